@@ -1,0 +1,231 @@
+//! Everything that can change the state, and what comes of it.
+
+use std::collections::BTreeMap;
+
+use common::application::VersionSpec;
+use common::assignment::PackageReference;
+use common::digest::Digest;
+use common::id::{
+    ApplicationId, Generation, InstanceTypeName, JobId, NodeId, VersionNumber, WorkspaceId,
+    WorkspaceStub,
+};
+use common::node::NodeDescription;
+use common::time::{Span, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::action::Action;
+
+/// A change that is asked for; it has its effect when it has been committed and applied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// The first command of a cluster; a second one is rejected.
+    InitializeCluster {
+        /// The cluster's id, random.
+        id: String,
+        /// Appended to every generated hostname, lower case.
+        hostname: String,
+        /// SHA-256 (hexadecimal) of a bearer token → what it may do.
+        tokens: BTreeMap<String, TokenRole>,
+        /// Times that the cluster keeps to.
+        settings: ClusterSettings,
+    },
+    /// A user makes a workspace.
+    CreateWorkspace {
+        /// The display name.
+        name: String,
+        /// Unique.
+        stub: WorkspaceStub,
+        /// For applications to see.
+        tags: BTreeMap<String, Value>,
+    },
+    /// A node says what it is; the same key updates the same node.
+    RegisterNode {
+        /// What it said.
+        description: NodeDescription,
+    },
+    /// A package has been stored and verified.
+    CommitPackage {
+        /// Which.
+        package: PackageReference,
+    },
+    /// A user deploys: makes the application if there is none, a version, and a job.
+    Deploy {
+        /// Where.
+        workspace: WorkspaceStub,
+        /// The checked manifest.
+        spec: Box<VersionSpec>,
+        /// Its text, kept for reading.
+        manifest: String,
+        /// A committed package.
+        source: Digest,
+        /// False: stop after `Healthy`.
+        promote: bool,
+    },
+    /// A user starts a version beside the current one.
+    StartVersion(VersionTarget),
+    /// A user stops a version that is not current.
+    StopVersion(VersionTarget),
+    /// A user makes a version current.
+    PromoteVersion(VersionTarget),
+    /// A user removes a version's instances from their nodes.
+    DeregisterVersion(VersionTarget),
+    /// A user goes back to the version that was current before.
+    Rollback {
+        /// Whose.
+        application: ApplicationId,
+    },
+    /// A user changes how many instances of the current version there are.
+    Scale {
+        /// Whose.
+        application: ApplicationId,
+        /// New quantity by type.
+        quantities: BTreeMap<InstanceTypeName, u32>,
+    },
+    /// A user ends a job.
+    AbortJob {
+        /// Which.
+        job: JobId,
+    },
+    /// The leader carries out its plan. Each action is validated again; a stale one is skipped.
+    Act {
+        /// The last log index applied when the plan was made.
+        computed_at: Generation,
+        /// In order.
+        actions: Vec<Action>,
+    },
+    /// A command with the key under which a client may repeat it (`Idempotency-Key`).
+    Once {
+        /// At most 128 characters.
+        key: String,
+        /// What to do the first time.
+        command: Box<Self>,
+    },
+}
+
+/// Times that the cluster keeps to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterSettings {
+    /// How long the version before stays warm after a switch, so that going back is instant.
+    pub watch_window: Span,
+    /// How long a switch waits for requests in flight to the old version.
+    pub drain_limit: Span,
+    /// How long a node may be silent.
+    pub node_ttl: Span,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            watch_window: Span::seconds(300),
+            drain_limit: Span::seconds(60),
+            node_ttl: Span::seconds(3),
+        }
+    }
+}
+
+/// A version of an application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionTarget {
+    /// Whose.
+    pub application: ApplicationId,
+    /// Which.
+    pub version: VersionNumber,
+}
+
+/// What the bearer of a token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TokenRole {
+    /// Everything that a person may do.
+    Administrator,
+    /// What hearts and routers do: watch, report, fetch, build.
+    Node,
+}
+
+/// What the log adds to a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplyContext {
+    /// The time that the proposing leader stamped.
+    pub now: Timestamp,
+    /// The log index of the entry; the generation of what it changes.
+    pub index: Generation,
+}
+
+/// What became of a command that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Nothing to tell.
+    Done,
+    /// A workspace exists.
+    Workspace(WorkspaceId),
+    /// A node is known.
+    Node(NodeId),
+    /// A job has been made.
+    Job {
+        /// Follow this.
+        job: JobId,
+        /// Whose.
+        application: ApplicationId,
+        /// About which version.
+        version: VersionNumber,
+    },
+    /// The plan has been carried out, but for these.
+    Acted {
+        /// Position in the list of actions, and why it was skipped.
+        rejected: Vec<(u32, Rejection)>,
+    },
+}
+
+/// Why a command was refused; the state is untouched.
+///
+/// The message says what to do next; the code is stable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Rejection {
+    /// Which of the reasons.
+    pub code: RejectionCode,
+    /// What was refused, why, and what to do.
+    pub message: String,
+}
+
+/// The reasons for a refusal. In JSON and in problem documents these are in snake case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RejectionCode {
+    /// The cluster exists already, or does not exist yet.
+    ClusterState,
+    /// No such workspace.
+    WorkspaceNotFound,
+    /// The stub is taken.
+    WorkspaceExists,
+    /// No such application.
+    ApplicationNotFound,
+    /// No such version.
+    VersionNotFound,
+    /// The version is not in a state that allows this.
+    VersionState,
+    /// No such instance type in the current version.
+    InstanceTypeNotFound,
+    /// No such instance.
+    InstanceNotFound,
+    /// No such node.
+    NodeNotFound,
+    /// No such job.
+    JobNotFound,
+    /// The package is not in the store.
+    PackageNotFound,
+    /// Another job of this application is under way.
+    Busy,
+    /// A hostname belongs to another application.
+    HostnameTaken,
+    /// A plugin or a runtime version that no node offers.
+    NotOffered,
+    /// A named limit of the state would be passed.
+    LimitExceeded,
+    /// No earlier version to go back to.
+    NothingToRollBack,
+    /// The action was planned against a state that has changed.
+    Stale,
+    /// A value that is not allowed.
+    Invalid,
+}
