@@ -60,7 +60,7 @@ pub mod paths {
     pub const JOB_LOG: &str = "/v1/jobs/{job}/log";
     /// GET `?after=OFFSET&tail=LINES&follow=true`: text, fetched from the instance's node.
     pub const INSTANCE_LOG: &str = "/v1/instances/{instance}/log";
-    /// GET `?after=G`: [`RoutingTable`](crate::routing_table::RoutingTable), a watch.
+    /// GET `?after=G`: [`RoutingTable`](crate::routing_table::RoutingTable), a watch; `?wait=false` answers 200 at once.
     pub const ROUTES: &str = "/v1/routes";
     /// GET: list of [`Node`](crate::node::Node); POST [`NodeDescription`](crate::node::NodeDescription) → [`NodeRegistered`](super::NodeRegistered).
     pub const NODES: &str = "/v1/nodes";
