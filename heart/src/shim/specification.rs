@@ -1,0 +1,117 @@
+//! What a shim is told: one file in its run directory, written before the shim starts.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use common::application::StopSignal;
+use common::id::InstanceId;
+use common::time::Span;
+use serde::{Deserialize, Serialize};
+
+/// The file's name in the run directory.
+const FILE_NAME: &str = "specification.json";
+
+/// The variable that marks every process of one run; its value is in the specification file.
+pub(crate) const RUN_VARIABLE: &str = "PM_RUN";
+
+/// Everything that a shim must know to run one instance once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Specification {
+    /// The instance that is run.
+    pub instance: InstanceId,
+    /// The program and its arguments; the program is looked up in the environment's `PATH`.
+    pub arguments: Vec<String>,
+    /// The whole environment of the application; nothing is inherited. `PM_RUN` is added.
+    pub environment: BTreeMap<String, String>,
+    /// The working directory.
+    pub directory: PathBuf,
+    /// Sent to the application's process group when a stop is requested.
+    pub stop_signal: StopSignal,
+    /// Time between the stop signal and SIGKILL of the whole tree.
+    pub grace: Span,
+    /// Where the output goes; shared by all runs of the instance, one after the other.
+    pub log_directory: PathBuf,
+    /// How much output is kept.
+    pub log_limits: LogLimits,
+}
+
+/// How much output of an instance is kept on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLimits {
+    /// A segment that has reached this length is closed and the next one begun.
+    pub segment_bytes: u64,
+    /// How many segments are kept, the one being written included; at least one.
+    pub segments: u32,
+}
+
+impl Default for LogLimits {
+    /// 4 × 4 MiB: a few minutes of a chatty application, and small enough for a thousand instances.
+    fn default() -> Self {
+        Self {
+            segment_bytes: 4 << 20,
+            segments: 4,
+        }
+    }
+}
+
+/// The file's content: the specification and the marker of this run.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct StoredSpecification {
+    /// Unguessable, so that no stranger's environment holds it by chance or by intent.
+    pub(crate) marker: String,
+    #[serde(flatten)]
+    pub(crate) specification: Specification,
+}
+
+impl Specification {
+    /// Writes the specification into `run_directory`, readable by its owner only (it holds
+    /// secrets), and creates the directory if needed.
+    ///
+    /// A run directory is used for one run: records of an earlier run in it are removed.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn write(&self, run_directory: &Path) -> io::Result<()> {
+        fs::create_dir_all(run_directory)?;
+        super::record::remove_all(run_directory)?;
+        let stored = StoredSpecification {
+            marker: new_marker()?,
+            specification: self.clone(),
+        };
+        let path = run_directory.join(FILE_NAME);
+        let temporary = run_directory.join("specification.json.tmp");
+        remove_if_present(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(&serde_json::to_vec(&stored)?)?;
+        fs::rename(temporary, path)
+    }
+}
+
+impl StoredSpecification {
+    /// Reads what [`Specification::write`] wrote.
+    pub(crate) fn read(run_directory: &Path) -> io::Result<Self> {
+        let bytes = fs::read(run_directory.join(FILE_NAME))?;
+        Ok(serde_json::from_slice(&bytes)?)
+    }
+}
+
+/// Removes a file that may be absent.
+pub(crate) fn remove_if_present(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn new_marker() -> io::Result<String> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(format!("{:032x}", u128::from_le_bytes(bytes)))
+}
