@@ -74,6 +74,9 @@ pub enum Program {
         /// Relative to the instance's directory; never leaves it.
         document_root: String,
     },
+    /// A plugin that this release cannot run: no node offers it, so the core refuses the version
+    /// and lists what is offered. Its parameters are not kept.
+    Unsupported,
 }
 
 /// A set of equal processes of a version: a web server, a worker.

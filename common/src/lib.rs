@@ -20,6 +20,7 @@ pub mod digest;
 pub mod id;
 pub mod instance;
 pub mod job;
+pub mod launch;
 pub mod manifest;
 pub mod node;
 pub mod routing_table;
