@@ -1,0 +1,121 @@
+//! Where results go: stdout, as tables and sentences or as one JSON value.
+//!
+//! Owns the format; never writes progress (see `progress`) or errors (see `error`).
+
+use std::io::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
+use common::time::Timestamp;
+use serde::Serialize;
+
+use crate::args::Format;
+use crate::error::CommandError;
+
+/// Prints results in the format that was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    format: Format,
+}
+
+impl Output {
+    /// Results in this format.
+    pub(crate) fn new(format: Format) -> Self {
+        Self { format }
+    }
+
+    /// True when a program reads the result.
+    pub(crate) fn is_json(self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Prints `value` as JSON, or what `human` makes of it.
+    pub(crate) fn result<T: Serialize>(
+        self,
+        value: &T,
+        human: impl FnOnce(&T) -> String,
+    ) -> Result<(), CommandError> {
+        let mut text = match self.format {
+            Format::Human => human(value),
+            Format::Json => serde_json::to_string_pretty(value).map_err(|error| {
+                CommandError::new("output", "print the result", error.to_string())
+            })?,
+        };
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        self.bytes(text.as_bytes())
+    }
+
+    /// Prints bytes as they are, such as lines of a log.
+    pub(crate) fn bytes(self, bytes: &[u8]) -> Result<(), CommandError> {
+        let mut stdout = std::io::stdout().lock();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            // The reader has seen enough (`pm status | head -1`).
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            result => result.map_err(|error| CommandError::file("print the result", &error)),
+        }
+    }
+}
+
+/// A table without lines, as wide as the terminal allows.
+pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    table
+        .lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect()
+}
+
+/// How long ago `time` was, in one unit.
+pub(crate) fn ago(time: Timestamp) -> String {
+    let seconds = now().since(time).0 / 1000;
+    match seconds {
+        0..=119 => format!("{seconds}s ago"),
+        120..=7199 => format!("{}m ago", seconds / 60),
+        7200..=172_799 => format!("{}h ago", seconds / 3600),
+        _ => format!("{}d ago", seconds / 86_400),
+    }
+}
+
+/// The time on this machine.
+pub(crate) fn now() -> Timestamp {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The snake-case name of an enum's variant, as the API writes it.
+pub(crate) fn word<T: Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text,
+        Ok(other) => other.to_string(),
+        Err(error) => format!("({error})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_have_no_trailing_blanks() {
+        let text = table(&["A", "B"], [vec!["one".to_owned(), "two".to_owned()]]);
+        assert!(text.lines().all(|line| line == line.trim_end()), "{text:?}");
+        assert!(text.contains("one"));
+    }
+
+    #[test]
+    fn words_are_those_of_the_api() {
+        assert_eq!(word(&common::job::JobState::Succeeded), "succeeded");
+    }
+}
