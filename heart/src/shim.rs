@@ -1,1 +1,74 @@
-//! Being written.
+//! The shim: a small process beside each instance that outlives the heart.
+//!
+//! ```text
+//! heart ──Spawner──► pm shim ──► application (own session) ──► descendants
+//!   ▲                 │  ▲ output pipe ◄──────┘
+//!   │                 │  └ sub-reaper of everything below
+//!   └─ pidfd, files ──┘ process.json, exit.json, rotated log
+//! ```
+//! The shim starts the application, moves its output into a rotated log, and writes `exit.json`
+//! when the main process has ended and everything it left behind has been killed. The heart may be
+//! killed or upgraded meanwhile: it finds the run again by the files in the run directory and
+//! adopts the shim by a [`ProcessIdentity`].
+//!
+//! SIGTERM to the shim ([`request_stop`]) begins the stop: the stop signal goes to the
+//! application's process group; after the grace SIGKILL goes to the whole tree, processes that left
+//! the session included. A shim that is killed takes the main process with it (the kernel sends it
+//! SIGKILL): without its shim an application would run unwatched, and die of its closed output at
+//! the next line anyway. [`kill_tree`] then removes what the main process left behind.
+//!
+//! Plain synchronous code, one thread, `poll`: a node runs a thousand of these. The shim never
+//! talks to the network and never restarts anything; that is the heart's business.
+
+pub mod log;
+
+mod launch;
+mod process;
+mod record;
+mod spawner;
+mod specification;
+mod supervise;
+mod tree;
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use rustix::process::{Signal, pidfd_send_signal};
+
+pub use process::ProcessIdentity;
+pub use record::{Ending, ExitRecord, ProcessRecord};
+pub use spawner::{SpawnError, Spawner};
+pub use specification::{LogLimits, Specification};
+pub use tree::kill_tree;
+
+/// What a shim writes to its spawner once a record is on disk.
+const READY: &[u8] = b"ready\n";
+
+/// Runs one instance once: the body of `pm shim --directory DIR`.
+///
+/// Returns when nothing of the application is left. Fails only when it cannot even leave a record.
+#[must_use]
+pub fn main(run_directory: &Path) -> ExitCode {
+    match supervise::run(run_directory) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Asks a shim to stop its application; returns at once.
+///
+/// The shim sends the stop signal, waits for the grace, kills the whole tree, writes `exit.json`
+/// and ends: wait for its pidfd. A shim that is gone is success.
+///
+/// # Errors
+/// When the shim may not be signalled.
+pub fn request_stop(shim: &ProcessIdentity) -> io::Result<()> {
+    let Some(descriptor) = shim.open_pidfd()? else {
+        return Ok(());
+    };
+    match pidfd_send_signal(descriptor, Signal::TERM) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}

@@ -93,6 +93,8 @@ pub(crate) struct ProcessStat {
     pub(crate) parent: u32,
     /// The session.
     pub(crate) session: u32,
+    /// Threads that have not ended.
+    pub(crate) threads: u32,
     /// Ticks since boot.
     pub(crate) start_time_ticks: u64,
 }
@@ -110,8 +112,10 @@ impl ProcessStat {
     }
 
     /// True for a process that has ended and only waits to be reaped.
+    ///
+    /// A process whose first thread alone has ended looks like a zombie, yet its others run.
     pub(crate) fn is_dead(self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x')
+        matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
     }
 
     /// The command's name is in parentheses and may itself hold anything, so the fields are
@@ -124,12 +128,14 @@ impl ProcessStat {
         let parent = fields.next()?.parse().ok()?;
         let _process_group = fields.next()?;
         let session = fields.next()?.parse().ok()?;
-        // The state is field 3 and the session field 6; the start time is field 22.
-        let start_time_ticks = fields.nth(15)?.parse().ok()?;
+        // The session is field 6, the number of threads field 20, the start time field 22.
+        let threads = fields.nth(13)?.parse().ok()?;
+        let start_time_ticks = fields.nth(1)?.parse().ok()?;
         Some(Self {
             state,
             parent,
             session,
+            threads,
             start_time_ticks,
         })
     }
@@ -162,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_hostile_command_name_does_not_shift_the_fields() {
-        let text = b"77 (a) R 1 (b) S 5 6 7 0 -1 4194304 1 2 3 4 5 6 7 8 9 10 11 12 4242 99 0";
+        let text = b"77 (a) R 1 (b) S 5 6 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 10 0 4242 99 0";
         let stat = ProcessStat::parse(text).unwrap();
         assert_eq!(
             stat,
@@ -170,6 +176,7 @@ mod tests {
                 state: b'S',
                 parent: 5,
                 session: 7,
+                threads: 10,
                 start_time_ticks: 4242,
             }
         );

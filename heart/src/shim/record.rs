@@ -40,6 +40,9 @@ pub struct ExitRecord {
     /// True when the stop had been requested before the main process ended.
     #[serde(default)]
     pub stop_requested: bool,
+    /// Bytes of output that the disk did not take before the end; zero on a healthy disk.
+    #[serde(default)]
+    pub output_lost: u64,
 }
 
 /// What happened to the main process.

@@ -1,0 +1,352 @@
+//! One run: launch, move output, wait, stop, clean up, record.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use common::application::StopSignal;
+use common::time::Timestamp;
+use nix::sys::signal::SigSet;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions};
+
+use super::log::{Step, Writer};
+use super::process::ProcessIdentity;
+use super::record::{Ending, ExitRecord, ProcessRecord};
+use super::specification::StoredSpecification;
+use super::{launch, tree};
+
+/// How long after a failed write of output the disk is tried again.
+const DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// The shim is small and losing it costs the application: the kernel takes it after all else.
+const SHIM_OUT_OF_MEMORY_SCORE: &str = "-900";
+
+/// The application is as likely a victim as any process.
+const APPLICATION_OUT_OF_MEMORY_SCORE: &str = "0";
+
+/// Runs what the run directory's specification says, until nothing of it is left.
+///
+/// # Errors
+/// When no record could be left.
+pub(crate) fn run(run_directory: &Path) -> io::Result<()> {
+    let stored = StoredSpecification::read(run_directory)?;
+    let mut supervision = match Supervision::begin(&stored) {
+        Ok(supervision) => supervision,
+        Err(message) => {
+            let record = exit_record(Ending::LaunchFailed { message }, false, 0);
+            record.write(run_directory)?;
+            return say_ready();
+        }
+    };
+    if let Err(error) = supervision.announce(run_directory) {
+        supervision.clean_up();
+        return Err(error);
+    }
+    protect_shim();
+    let ending = supervision.wait();
+    supervision.clean_up();
+    let lost = supervision.drain_output();
+    let ending = supervision.ending.take().unwrap_or(ending);
+    exit_record(ending, supervision.deadline.is_some(), lost).write(run_directory)
+}
+
+/// An application that runs and is watched.
+struct Supervision<'a> {
+    stored: &'a StoredSpecification,
+    application: Pid,
+    /// The read end of the application's output; none once everyone has closed the other end.
+    output: Option<OwnedFd>,
+    output_inode: u64,
+    writer: Writer,
+    signals: SignalFd,
+    /// Set when the main process has been reaped.
+    ending: Option<Ending>,
+    /// True while the kernel says that this process has children.
+    has_children: bool,
+    /// Set when a stop has been requested: when the grace ends.
+    deadline: Option<Instant>,
+    /// Set when the disk took no output: when to try again.
+    disk_retry: Option<Instant>,
+}
+
+impl<'a> Supervision<'a> {
+    /// Becomes the application's guardian and launches it; an error is a sentence for the user.
+    fn begin(stored: &'a StoredSpecification) -> Result<Self, String> {
+        let specification = &stored.specification;
+        let signals = become_guardian().map_err(|error| format!("the shim: {error}"))?;
+        let writer = Writer::open(&specification.log_directory, specification.log_limits).map_err(
+            |error| {
+                format!(
+                    "the log {} could not be opened: {error}",
+                    specification.log_directory.display()
+                )
+            },
+        )?;
+        let (output, application_end) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+                .map_err(|error| format!("no pipe for the output: {error}"))?;
+        let output_inode = fs::File::from(output.try_clone().map_err(|error| error.to_string())?)
+            .metadata()
+            .map_err(|error| error.to_string())?
+            .ino();
+
+        let child = launch::launch(stored, application_end).map_err(|error| {
+            let program = specification.arguments.first().map_or("", String::as_str);
+            let directory = specification.directory.display();
+            format!("`{program}` could not be executed in {directory}: {error}")
+        })?;
+        Ok(Self {
+            stored,
+            application: Pid::from_child(&child),
+            output: Some(output),
+            output_inode,
+            writer,
+            signals,
+            ending: None,
+            has_children: true,
+            deadline: None,
+            disk_retry: None,
+        })
+    }
+
+    /// Leaves the record of the processes and tells the spawner.
+    fn announce(&self, run_directory: &Path) -> io::Result<()> {
+        ProcessRecord {
+            shim: ProcessIdentity::current()?,
+            application: ProcessIdentity::of(
+                self.application.as_raw_nonzero().get().unsigned_abs(),
+            )?,
+            output_pipe: self.output_inode,
+        }
+        .write(run_directory)?;
+        say_ready()
+    }
+
+    /// Watches until the main process has ended, or until a stop's grace has.
+    fn wait(&mut self) -> Ending {
+        loop {
+            self.reap();
+            if let Some(ending) = &self.ending
+                && !(self.deadline.is_some() && self.group_lives())
+            {
+                return ending.clone();
+            }
+            if self
+                .deadline
+                .is_some_and(|deadline| deadline <= Instant::now())
+            {
+                return Ending::Signalled {
+                    signal: Signal::KILL.as_raw(),
+                };
+            }
+            self.take_events();
+        }
+    }
+
+    /// During a stop, what the main process left in its group keeps the rest of the grace.
+    fn group_lives(&self) -> bool {
+        self.has_children && rustix::process::test_kill_process_group(self.application).is_ok()
+    }
+
+    /// Sleeps until something happens, and handles it.
+    fn take_events(&mut self) {
+        let now = Instant::now();
+        if self.disk_retry.is_some_and(|retry| retry <= now) {
+            self.disk_retry = None;
+        }
+        let wake = [self.deadline, self.disk_retry]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|wake| timespec(wake.saturating_duration_since(now)));
+        let mut events = [
+            PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(&self.signals, PollFlags::IN),
+        ];
+        let watched = match &self.output {
+            Some(output) if self.disk_retry.is_none() => {
+                events[1] = PollFd::new(output, PollFlags::IN);
+                &mut events[..]
+            }
+            _ => &mut events[..1],
+        };
+        if poll(watched, wake.as_ref()).is_err() {
+            return;
+        }
+        let is_signalled = !watched[0].revents().is_empty();
+        let has_output = watched
+            .get(1)
+            .is_some_and(|event| !event.revents().is_empty());
+        if is_signalled {
+            self.take_signals();
+        }
+        if has_output {
+            self.take_output();
+        }
+    }
+
+    fn take_signals(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            if signal.ssi_signo == libc::SIGTERM.unsigned_abs() && self.deadline.is_none() {
+                self.begin_stop();
+            }
+        }
+    }
+
+    fn begin_stop(&mut self) {
+        let specification = &self.stored.specification;
+        let signal = stop_signal(specification.stop_signal);
+        let grace = if signal == Signal::KILL {
+            Duration::ZERO
+        } else {
+            specification.grace.duration()
+        };
+        self.deadline = Some(Instant::now() + grace);
+        // The main process has not been reaped, or else the group is not signalled: its number is its own.
+        if self.ending.is_none() {
+            rustix::process::kill_process_group(self.application, signal).ok();
+        }
+    }
+
+    fn take_output(&mut self) {
+        let Some(output) = &self.output else { return };
+        match self.writer.take_from(output.as_fd()) {
+            Ok(Step::Moved | Step::Empty) => {}
+            Ok(Step::Ended) => self.output = None,
+            Err(_) => self.disk_retry = Some(Instant::now() + DISK_RETRY),
+        }
+    }
+
+    /// Takes the status of every child that has ended, adopted ones included.
+    fn reap(&mut self) {
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if pid == self.application => {
+                    self.ending = Some(ending_of(ExitStatus::from_raw(status.as_raw())));
+                }
+                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Ok(None) => {
+                    self.has_children = true;
+                    return;
+                }
+                Err(_) => {
+                    self.has_children = false;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Kills and reaps everything that is left.
+    fn clean_up(&mut self) {
+        self.reap();
+        while self.has_children {
+            // What cannot be killed within the limit is in the kernel's hands and dies there.
+            if tree::kill_descendants(|| self.reap()).is_err() {
+                return;
+            }
+            self.reap();
+        }
+    }
+
+    /// Moves what is still in the pipe; answers how many bytes the disk did not take.
+    fn drain_output(&mut self) -> u64 {
+        let Some(output) = &self.output else { return 0 };
+        loop {
+            match self.writer.take_from(output.as_fd()) {
+                Ok(Step::Moved) => {}
+                Ok(Step::Empty | Step::Ended) => return 0,
+                Err(_) => return rustix::io::ioctl_fionread(output).unwrap_or(0),
+            }
+        }
+    }
+}
+
+/// Own session, sub-reaper of all descendants, no new privileges, signals as readable events.
+fn become_guardian() -> io::Result<SignalFd> {
+    let signals = SigSet::from_iter([
+        nix::sys::signal::SIGTERM,
+        nix::sys::signal::SIGINT,
+        nix::sys::signal::SIGHUP,
+        nix::sys::signal::SIGCHLD,
+    ]);
+    signals.thread_block()?;
+    // Fails only for a process that leads a group already, and then a spawner has seen to it.
+    rustix::process::setsid().ok();
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    rustix::thread::set_no_new_privs(true)?;
+    drop(fs::write(
+        "/proc/self/oom_score_adj",
+        APPLICATION_OUT_OF_MEMORY_SCORE,
+    ));
+    Ok(SignalFd::with_flags(
+        &signals,
+        SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
+    )?)
+}
+
+/// Needs a privilege that a developer's machine does not give; then the score stays ordinary.
+fn protect_shim() {
+    drop(fs::write(
+        "/proc/self/oom_score_adj",
+        SHIM_OUT_OF_MEMORY_SCORE,
+    ));
+}
+
+/// Tells the spawner that a record is on disk, and lets go of its pipe.
+fn say_ready() -> io::Result<()> {
+    let mut pipe = io::stdout().lock();
+    // A spawner that has been killed does not hear it; the application runs all the same.
+    drop(pipe.write_all(super::READY).and_then(|()| pipe.flush()));
+    let nothing = fs::File::options().write(true).open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdout(nothing)?)
+}
+
+fn exit_record(ending: Ending, stop_requested: bool, output_lost: u64) -> ExitRecord {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    ExitRecord {
+        ending,
+        at: Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)),
+        stop_requested,
+        output_lost,
+    }
+}
+
+fn ending_of(status: ExitStatus) -> Ending {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ending::Exited { code },
+        (None, signal) => Ending::Signalled {
+            signal: signal.unwrap_or_default(),
+        },
+    }
+}
+
+fn stop_signal(signal: StopSignal) -> Signal {
+    match signal {
+        StopSignal::Term => Signal::TERM,
+        StopSignal::Int => Signal::INT,
+        StopSignal::Quit => Signal::QUIT,
+        StopSignal::Hup => Signal::HUP,
+        StopSignal::Usr1 => Signal::USR1,
+        StopSignal::Usr2 => Signal::USR2,
+        StopSignal::Kill => Signal::KILL,
+    }
+}
+
+/// The remaining time, rounded up, so that a wake-up never comes before its time.
+fn timespec(duration: Duration) -> Timespec {
+    Timespec::try_from(duration).unwrap_or(Timespec {
+        tv_sec: i64::MAX,
+        tv_nsec: 0,
+    })
+}
