@@ -67,7 +67,7 @@ fn prepare(shim: rustix::process::Pid) -> rustix::io::Result<()> {
         libc::close_range(
             3,
             libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC as libc::c_int,
+            libc::CLOSE_RANGE_CLOEXEC.cast_signed(),
         )
     };
     Ok(())

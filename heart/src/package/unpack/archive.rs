@@ -308,8 +308,11 @@ fn refuse_sparse(key: &[u8]) -> Result<(), UnpackError> {
     Ok(())
 }
 
+/// A key and its value.
+type Record<'a> = (&'a [u8], &'a [u8]);
+
 /// The records of an extended header: `LENGTH KEY=VALUE\n`, the length counting all of it.
-fn records(content: &[u8]) -> Result<Vec<(&[u8], &[u8])>, UnpackError> {
+fn records(content: &[u8]) -> Result<Vec<Record<'_>>, UnpackError> {
     let wrong = || damaged("an extended header is not in its format");
     let mut found = Vec::new();
     let mut rest = content;
