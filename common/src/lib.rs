@@ -16,6 +16,7 @@
 pub mod api;
 pub mod application;
 pub mod assignment;
+pub mod cron;
 pub mod digest;
 pub mod id;
 pub mod instance;
