@@ -1,1 +1,5 @@
-//! Placeholder.
+//! wip
+mod files;
+mod metrics;
+mod raft;
+mod replica;

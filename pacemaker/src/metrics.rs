@@ -1,0 +1,169 @@
+//! The pacemaker's numbers, as Prometheus reads them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// The numbers; clones are the same numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    /// Time of one durable commit of the log.
+    pub(crate) flush_seconds: Histogram,
+    /// Time from a proposal to its answer.
+    pub(crate) proposal_seconds: Histogram,
+    /// Proposals by what became of them.
+    pub(crate) proposals: Family<ResultLabel, Counter>,
+    /// Requests by route and status.
+    pub(crate) requests: Family<RequestLabel, Counter>,
+    /// Bytes of packages that were received.
+    pub(crate) package_bytes_received: Counter,
+    /// Bytes of packages that were sent.
+    pub(crate) package_bytes_sent: Counter,
+    /// Passes of the leader's loop.
+    pub(crate) ticks: Counter,
+    /// Actions that were proposed.
+    pub(crate) actions: Counter,
+    /// The last log index applied.
+    pub(crate) applied: Gauge,
+    /// The Raft term.
+    pub(crate) term: Gauge,
+    /// 1 on the leader.
+    pub(crate) is_leader: Gauge,
+    /// Age of each node's newest report, by node and role.
+    pub(crate) sighting_age_ms: Family<SightingLabel, Gauge>,
+    registry: Shared,
+}
+
+#[derive(Clone)]
+struct Shared(Arc<Registry>);
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Registry")
+    }
+}
+
+/// What became of a proposal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ResultLabel {
+    /// `accepted`, `rejected` or `failed`.
+    pub(crate) result: &'static str,
+}
+
+/// A kind of request and its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct RequestLabel {
+    /// GET, POST…
+    pub(crate) method: &'static str,
+    /// The path with its parameters unfilled.
+    pub(crate) route: &'static str,
+    /// The status of the answer.
+    pub(crate) status: u16,
+}
+
+/// Who was heard.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct SightingLabel {
+    /// The node's number.
+    pub(crate) node: u64,
+    /// `heart` or `router`.
+    pub(crate) role: &'static str,
+}
+
+impl Metrics {
+    /// Numbers at zero.
+    pub(crate) fn new() -> Self {
+        // From 50 µs, about the fastest flush of a disk, to 1.6 s, far past any patience.
+        let seconds = || Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
+        let mut metrics = Self {
+            flush_seconds: seconds(),
+            proposal_seconds: seconds(),
+            proposals: Family::default(),
+            requests: Family::default(),
+            package_bytes_received: Counter::default(),
+            package_bytes_sent: Counter::default(),
+            ticks: Counter::default(),
+            actions: Counter::default(),
+            applied: Gauge::default(),
+            term: Gauge::default(),
+            is_leader: Gauge::default(),
+            sighting_age_ms: Family::default(),
+            registry: Shared(Arc::default()),
+        };
+        metrics.registry = Shared(Arc::new(metrics.register()));
+        metrics
+    }
+
+    fn register(&self) -> Registry {
+        let mut registry = Registry::with_prefix("pm_pacemaker");
+        registry.register_with_unit(
+            "raft_flush",
+            "Time of one durable commit of the log",
+            Unit::Seconds,
+            self.flush_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "proposal",
+            "Time from a proposal to its answer",
+            Unit::Seconds,
+            self.proposal_seconds.clone(),
+        );
+        registry.register(
+            "proposals",
+            "Proposals by what became of them",
+            self.proposals.clone(),
+        );
+        registry.register(
+            "requests",
+            "Requests by route and status",
+            self.requests.clone(),
+        );
+        registry.register_with_unit(
+            "packages_received",
+            "Package bytes received",
+            Unit::Bytes,
+            self.package_bytes_received.clone(),
+        );
+        registry.register_with_unit(
+            "packages_sent",
+            "Package bytes sent",
+            Unit::Bytes,
+            self.package_bytes_sent.clone(),
+        );
+        registry.register("ticks", "Passes of the leader's loop", self.ticks.clone());
+        registry.register("actions", "Actions proposed", self.actions.clone());
+        registry.register(
+            "raft_applied_index",
+            "The last log index applied",
+            self.applied.clone(),
+        );
+        registry.register("raft_term", "The Raft term", self.term.clone());
+        registry.register("raft_is_leader", "1 on the leader", self.is_leader.clone());
+        registry.register(
+            "sighting_age_milliseconds",
+            "Age of each node's newest report",
+            self.sighting_age_ms.clone(),
+        );
+        registry
+    }
+
+    /// The text for a scrape, without the closing `# EOF`.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        if prometheus_client::encoding::text::encode(&mut text, &self.registry.0).is_err() {
+            tracing::error!("writing metrics to a string failed");
+        }
+        text.truncate(
+            text.trim_end()
+                .strip_suffix("# EOF")
+                .map_or(text.len(), str::len),
+        );
+        text
+    }
+}

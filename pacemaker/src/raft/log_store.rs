@@ -1,0 +1,188 @@
+//! The durable log: entries and vote on disk before anyone is told so.
+//!
+//! One thread writes. It takes everything that waits in an ordered queue, puts it into one redb
+//! transaction, commits it durably once, and then tells everyone who waited: under load one disk
+//! flush carries many entries. What was appended is readable at once, from memory; the newest
+//! [`TAIL_MAX_BYTES`] stay there. Votes and entries are never reordered, because there is one queue.
+//!
+//! Never does: decide anything, or answer before the disk has answered.
+
+mod disk;
+mod tail;
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{LogState, OptionalSend, RaftLogReader};
+use tokio::sync::{mpsc, oneshot};
+
+use self::disk::{Disk, Write, WriterThread};
+use self::tail::Tail;
+use crate::metrics::Metrics;
+use crate::raft::types::{self, Entry, LogId, StoredLogId, StoredVote, TypeConfig, Vote};
+
+pub(crate) use self::disk::OpenError;
+
+/// Writes that may wait for the disk; past it, openraft waits. Deeper than one transaction takes.
+const QUEUE_LENGTH: usize = 4096;
+/// Entries kept readable without the disk, as encoded; a snapshot comes long before this is full.
+const TAIL_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// The log; clones are the same log.
+#[derive(Clone, Debug)]
+pub(crate) struct LogStore {
+    tail: Arc<Mutex<Tail>>,
+    disk: Arc<Disk>,
+    queue: mpsc::Sender<Write>,
+}
+
+impl LogStore {
+    /// Opens or creates the log in the file at `path`, and reads all of it.
+    ///
+    /// Blocks. The thread ends when the last clone is gone.
+    pub(crate) fn open(path: &Path, metrics: &Metrics) -> Result<Self, OpenError> {
+        let (disk, tail) = Disk::open(path)?;
+        let disk = Arc::new(disk);
+        let tail = Arc::new(Mutex::new(tail));
+        let (queue, waiting) = mpsc::channel(QUEUE_LENGTH);
+        let writer = WriterThread {
+            disk: Arc::clone(&disk),
+            tail: Arc::clone(&tail),
+            waiting,
+            flush_seconds: metrics.flush_seconds.clone(),
+        };
+        std::thread::Builder::new()
+            .name("raft-log".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|source| OpenError::Io {
+                path: path.to_owned(),
+                source,
+            })?;
+        Ok(Self { tail, disk, queue })
+    }
+
+    /// The last entry that was removed from the front.
+    pub(crate) fn purged(&self) -> Option<LogId> {
+        self.tail().purged
+    }
+
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail
+            .lock()
+            .expect("no one panics while holding the log's tail")
+    }
+
+    async fn send(&self, write: Write) -> io::Result<()> {
+        self.queue
+            .send(write)
+            .await
+            .map_err(|_| io::Error::other("the thread that writes the log has ended"))
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => start.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => end.saturating_add(1),
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        let (on_disk, mut entries) = self.tail().read(start, end);
+        if let Some(evicted) = on_disk {
+            let mut older = self.disk.read(evicted)?;
+            older.append(&mut entries);
+            entries = older;
+        }
+        Ok(entries)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.tail().vote)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let tail = self.tail();
+        Ok(LogState {
+            last_purged_log_id: tail.purged,
+            last_log_id: tail.last(),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let record = types::encode(&StoredVote::from(vote))?;
+        let (done, durable) = oneshot::channel();
+        self.send(Write::Vote { record, done }).await?;
+        durable
+            .await
+            .map_err(|_| io::Error::other("the thread that writes the log has ended"))??;
+        self.tail().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        let Some(committed) = committed else {
+            return Ok(());
+        };
+        self.tail().committed = Some(committed);
+        let record = types::encode(&StoredLogId::from(committed))?;
+        self.send(Write::Committed { record }).await
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.tail().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, done: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut encoded = Vec::new();
+        for entry in entries {
+            encoded.push((types::encode_entry(&entry)?, entry));
+        }
+        let (write, records) = self.tail().append(encoded);
+        self.send(Write::Append {
+            write,
+            records,
+            done,
+        })
+        .await
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let from = last.map_or(0, |last| last.index() + 1);
+        self.tail().truncate(from);
+        self.send(Write::Truncate { from }).await
+    }
+
+    async fn purge(&mut self, to: LogId) -> io::Result<()> {
+        let record = types::encode(&StoredLogId::from(to))?;
+        self.tail().purge(to);
+        self.send(Write::Purge {
+            to: to.index(),
+            record,
+        })
+        .await
+    }
+}
