@@ -97,6 +97,9 @@ impl Checker<'_> {
 
     /// Returns the key that was probably meant.
     fn unknown_key(&mut self, spot: &Spot<'_>, found: &str, table: &Table) -> Option<&'static str> {
+        if self.faults.is_full() {
+            return None;
+        }
         let meant = nearest(found, table.names());
         let message = format!(
             "unknown key {}{} (allowed here: {})",

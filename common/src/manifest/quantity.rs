@@ -32,33 +32,15 @@ pub(super) fn span(text: &str) -> Option<Span> {
     thousandths.checked_div(1000).map(Span)
 }
 
-/// Checks a length of time against its bounds.
-///
-/// # Errors
-/// Says which bound it breaks.
-pub(super) fn span_within(text: &str, least_ms: u64, most_ms: u64) -> Result<(), String> {
-    let Some(span) = span(text) else {
-        return Err(String::new());
-    };
-    if span.0 < least_ms {
-        return Err(format!("it is shorter than {}", Span(least_ms)));
-    }
-    if span.0 > most_ms {
-        return Err(format!("it is longer than {}", Span(most_ms)));
-    }
-    Ok(())
+/// True for a length of time within its bounds.
+pub(super) fn span_within(text: &str, least_ms: u64, most_ms: u64) -> bool {
+    span(text).is_some_and(|span| (least_ms..=most_ms).contains(&span.0))
 }
 
-/// Checks `512M`, `1G`, `1GiB`, or a plain number of bytes. Units are powers of 1024.
-///
-/// # Errors
-/// Says why it is refused.
-pub(super) fn memory(text: &str) -> Result<(), String> {
-    let bytes = memory_bytes(text).ok_or_else(String::new)?;
-    if (MEMORY_LEAST_BYTES..=MEMORY_MOST_BYTES).contains(&bytes) {
-        return Ok(());
-    }
-    Err(format!("it is {bytes} bytes"))
+/// True for `512M`, `1G`, `1GiB`, or a plain number of bytes. Units are powers of 1024.
+pub(super) fn is_memory(text: &str) -> bool {
+    memory_bytes(text)
+        .is_some_and(|bytes| (MEMORY_LEAST_BYTES..=MEMORY_MOST_BYTES).contains(&bytes))
 }
 
 fn memory_bytes(text: &str) -> Option<u64> {
@@ -77,15 +59,9 @@ fn memory_bytes(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(unit_bytes)
 }
 
-/// Checks a number of cores with at most three decimals.
-///
-/// # Errors
-/// Says that it is none.
-pub(super) fn cpu(text: &str) -> Result<(), String> {
-    match thousandths(text) {
-        Some(10..=1_024_000) => Ok(()),
-        Some(_) | None => Err(String::new()),
-    }
+/// True for a number of cores with at most three decimals.
+pub(super) fn is_cpu(text: &str) -> bool {
+    thousandths(text).is_some_and(|cores| (10..=1_024_000).contains(&cores))
 }
 
 /// `1.5` is 1500; `None` when it is not a decimal number with at most three decimals.
@@ -139,7 +115,7 @@ mod tests {
     #[test]
     fn memory_has_binary_units() {
         for text in ["512M", "1G", "1GiB", "1GB", "1048576", "2048K", "16T"] {
-            assert!(memory(text).is_ok(), "{text}");
+            assert!(is_memory(text), "{text}");
         }
         for text in [
             "",
@@ -156,17 +132,17 @@ mod tests {
             "1Gii",
             "99999999999999999999G",
         ] {
-            assert!(memory(text).is_err(), "{text}");
+            assert!(!is_memory(text), "{text}");
         }
     }
 
     #[test]
     fn cpu_is_a_decimal_number_of_cores() {
         for text in ["1", "1.5", "0.01", "1024", "0.125"] {
-            assert!(cpu(text).is_ok(), "{text}");
+            assert!(is_cpu(text), "{text}");
         }
         for text in ["0", "0.001", "1025", "-1", "1,5", "1.0001", "1e2", ""] {
-            assert!(cpu(text).is_err(), "{text}");
+            assert!(!is_cpu(text), "{text}");
         }
     }
 }

@@ -168,35 +168,35 @@ pub(super) static CRON_NAME: Rule = Rule {
 /// How long a process may take to start, or to stop.
 pub(super) static UP_TO_AN_HOUR: Rule = Rule {
     expected: "a length of time up to 1h, such as 500ms, 30s, 5m, or a number of seconds",
-    check: |text| quantity::span_within(text, 0, 3_600_000),
+    check: |text| because(quantity::span_within(text, 0, 3_600_000)),
     pattern: Some(quantity::SPAN_PATTERN),
 };
 
 /// How often something is looked at, or how long an answer may take.
 pub(super) static PROBE: Rule = Rule {
     expected: "a length of time from 10ms to 5m, such as 500ms, 2s, or a number of seconds",
-    check: |text| quantity::span_within(text, 10, 300_000),
+    check: |text| because(quantity::span_within(text, 10, 300_000)),
     pattern: Some(quantity::SPAN_PATTERN),
 };
 
 /// How long a job may take.
 pub(super) static UP_TO_A_DAY: Rule = Rule {
     expected: "a length of time from 1s to 24h, such as 30s, 5m, 1h, or a number of seconds",
-    check: |text| quantity::span_within(text, 1000, 86_400_000),
+    check: |text| because(quantity::span_within(text, 1000, 86_400_000)),
     pattern: Some(quantity::SPAN_PATTERN),
 };
 
 /// Memory.
 pub(super) static MEMORY: Rule = Rule {
     expected: "a size from 1M to 16T, such as 512M or 1G",
-    check: quantity::memory,
+    check: |text| because(quantity::is_memory(text)),
     pattern: Some(r"^[0-9]+([KMGT](i?B)?)?$"),
 };
 
 /// Processor time.
 pub(super) static CPU: Rule = Rule {
     expected: "a number of cores from 0.01 to 1024, such as 1.5",
-    check: quantity::cpu,
+    check: |text| because(quantity::is_cpu(text)),
     pattern: Some(r"^[0-9]+(\.[0-9]{1,3})?$"),
 };
 

@@ -3,6 +3,9 @@
 /// Longer words are never compared: nobody misspells a key of this length.
 const COMPARED_MAX_BYTES: usize = 64;
 
+/// Shorter words begin too many others.
+const STEM_LEAST_BYTES: usize = 4;
+
 /// The candidate that `found` looks like a misspelling of.
 pub(super) fn nearest<'a>(
     found: &str,
@@ -14,10 +17,19 @@ pub(super) fn nearest<'a>(
     let wanted = normal(found);
     candidates
         .into_iter()
-        .map(|candidate| (strsim::osa_distance(&wanted, &normal(candidate)), candidate))
+        .map(|candidate| (distance(&wanted, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= tolerated(candidate))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+/// A word with a wrong ending is as near as one with a wrong letter.
+fn distance(wanted: &str, candidate: &str) -> usize {
+    let candidate = normal(candidate);
+    if candidate.len() >= STEM_LEAST_BYTES && wanted.starts_with(&candidate) {
+        return 1;
+    }
+    strsim::osa_distance(wanted, &candidate)
 }
 
 /// Case and the choice of separator are the commonest mistakes; they cost nothing.
@@ -42,6 +54,8 @@ mod tests {
         assert_eq!(nearest("naem", keys), Some("name"));
         assert_eq!(nearest("Start-Timeout", keys), Some("start_timeout"));
         assert_eq!(nearest("hostname", keys), Some("hostnames"));
+        assert_eq!(nearest("environment", keys), None);
+        assert_eq!(nearest("quantity_of_instances", keys), Some("quantity"));
         assert_eq!(nearest("replicas", keys), None);
         assert_eq!(nearest(&"name".repeat(1000), keys), None);
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 use std::rc::Rc;
 
-use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
+use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
 use super::super::fault::{Faults, excerpt};
 use super::super::limits::{DEPTH_MAX, EXPANDED_MAX_BYTES, NODES_MAX};
@@ -52,10 +52,19 @@ struct Stop {
 }
 
 fn not_yaml(error: &ScanError) -> Stop {
+    let message = if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) {
+        too_deep()
+    } else {
+        format!("this is not YAML: {}", error.info())
+    };
     Stop {
         place: place(error.marker()),
-        message: format!("this is not YAML: {}", error.info()),
+        message,
     }
+}
+
+fn too_deep() -> String {
+    format!("mappings and lists lie more than {DEPTH_MAX} deep in each other")
 }
 
 fn place(marker: &Marker) -> Place {
@@ -161,6 +170,20 @@ impl<'faults> Builder<'faults> {
         }
     }
 
+    /// Where the next value belongs.
+    fn path(&self) -> Path {
+        self.open
+            .iter()
+            .fold(Path::root(), |path, frame| match &frame.inside {
+                Inside::List(items) => path.index(items.len()),
+                Inside::Map {
+                    key: Some(Key::Named(key, _)),
+                    ..
+                } => path.key(key),
+                Inside::Map { .. } => path,
+            })
+    }
+
     fn document(&mut self, place: Place) -> Result<(), Stop> {
         self.documents = self.documents.saturating_add(1);
         if self.documents > 1 {
@@ -177,9 +200,7 @@ impl<'faults> Builder<'faults> {
         self.spent = self.spent.beside(cost);
         let stop = |message| Err(Stop { place, message });
         if self.open.len().saturating_add(cost.height) > DEPTH_MAX {
-            return stop(format!(
-                "mappings and lists lie more than {DEPTH_MAX} deep in each other"
-            ));
+            return stop(too_deep());
         }
         if self.spent.nodes > NODES_MAX {
             return stop(format!(
@@ -259,7 +280,7 @@ impl<'faults> Builder<'faults> {
             let Content::Map(given) = &source.content else {
                 self.faults.push(
                     source.place,
-                    &Path::root(),
+                    &self.path(),
                     "`<<` takes a mapping or a list of mappings",
                 );
                 continue;
@@ -321,7 +342,13 @@ impl<'faults> Builder<'faults> {
                 key,
                 merges,
             } => match key.take() {
-                None => *key = Some(new_key(&node, lines, self.faults)),
+                None => match new_key(&node, lines) {
+                    Ok(new) => *key = Some(new),
+                    Err(message) => {
+                        *key = Some(Key::Faulty);
+                        self.refuse_key(&node, message);
+                    }
+                },
                 Some(Key::Merge) => merges.push(node),
                 Some(Key::Faulty) => {}
                 Some(Key::Named(key, place)) => entries.push(Entry {
@@ -331,6 +358,14 @@ impl<'faults> Builder<'faults> {
                 }),
             },
         }
+    }
+
+    fn refuse_key(&mut self, key: &Node, message: String) {
+        let path = self.path();
+        let path = key
+            .scalar()
+            .map_or_else(|| path.clone(), |key| path.key(&key.text));
+        self.faults.push(key.place, &path, message);
     }
 
     fn is_plain(&mut self, style: ScalarStyle, tag: Option<&Tag>, place: Place) -> bool {
@@ -364,36 +399,29 @@ impl<'faults> Builder<'faults> {
             "the tag {} means nothing here; only YAML's own tags, such as `!!str`, are allowed",
             excerpt(&tag.original())
         );
-        self.faults.push(place, &Path::root(), message);
+        let path = self.path();
+        self.faults.push(place, &path, message);
     }
 }
 
-fn new_key(node: &Node, lines: &mut BTreeMap<String, u32>, faults: &mut Faults) -> Key {
+/// Says why a key is refused.
+fn new_key(node: &Node, lines: &mut BTreeMap<String, u32>) -> Result<Key, String> {
     let Some(scalar) = node.scalar() else {
-        faults.push(
-            node.place,
-            &Path::root(),
-            "a key must be text, not a list or a mapping",
-        );
-        return Key::Faulty;
+        return Err("a key must be text, not a list or a mapping".to_owned());
     };
     if scalar.plain && scalar.text == "<<" {
-        return Key::Merge;
+        return Ok(Key::Merge);
     }
     match lines.entry(scalar.text.clone()) {
         Slot::Vacant(slot) => {
             slot.insert(node.place.line);
-            Key::Named(scalar.text.clone(), node.place)
+            Ok(Key::Named(scalar.text.clone(), node.place))
         }
-        Slot::Occupied(first) => {
-            let message = format!(
-                "the key {} is written twice in one mapping, first on line {}",
-                excerpt(&scalar.text),
-                first.get()
-            );
-            faults.push(node.place, &Path::root().key(&scalar.text), message);
-            Key::Faulty
-        }
+        Slot::Occupied(first) => Err(format!(
+            "the key {} is written twice in one mapping, first on line {}",
+            excerpt(&scalar.text),
+            first.get()
+        )),
     }
 }
 
