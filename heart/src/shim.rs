@@ -1,7 +1,7 @@
 //! The shim: a small process beside each instance that outlives the heart.
 //!
 //! ```text
-//! heart ──Spawner──► pm shim ──► application (own session) ──► descendants
+//! heart ──Spawner──► shim ─────► application (own session) ──► descendants
 //!   ▲                 │  ▲ output pipe ◄──────┘
 //!   │                 │  └ sub-reaper of everything below
 //!   └─ pidfd, files ──┘ process.json, exit.json, rotated log
@@ -22,9 +22,11 @@
 
 pub mod log;
 
+mod fork;
 mod launch;
 mod process;
 mod record;
+mod server;
 mod spawner;
 mod specification;
 mod supervise;
@@ -42,18 +44,29 @@ pub use spawner::{SpawnError, Spawner};
 pub use specification::{LogLimits, Specification};
 pub use tree::kill_tree;
 
-/// What a shim writes to its spawner once a record is on disk.
-const READY: &[u8] = b"ready\n";
+/// In place of a run directory: be the server, requests come on standard input.
+const SERVER_DIRECTORY: &str = "-";
 
-/// Runs one instance once: the body of `pm shim --directory DIR`.
+/// The body of `pm shim --directory DIR`: runs one instance once, or, when the directory is `-`, is
+/// the server that a [`Spawner`] asks for shims.
 ///
-/// Returns when nothing of the application is left. Fails only when it cannot even leave a record.
+/// Returns when nothing of the application is left; fails only when it could not leave a record.
 #[must_use]
 pub fn main(run_directory: &Path) -> ExitCode {
-    match supervise::run(run_directory) {
+    let result = if run_directory == Path::new(SERVER_DIRECTORY) {
+        server::serve(rustix::stdio::stdin())
+    } else {
+        run_here(run_directory)
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+fn run_here(run_directory: &Path) -> io::Result<()> {
+    supervise::inherit_to_application()?;
+    supervise::run(run_directory, supervise::Prepared::new()?, None)
 }
 
 /// Asks a shim to stop its application; returns at once.

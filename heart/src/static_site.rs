@@ -12,9 +12,10 @@ mod response;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,11 +72,44 @@ pub enum Error {
     Runtime(#[source] io::Error),
 }
 
+/// The body of `pm static --root DIR`: serves on `PM_PORT` until SIGTERM.
+///
+/// What went wrong is the last line of the output, where the instance's log shows it.
+#[must_use]
+pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(2);
+    let root = match (arguments.next(), arguments.next(), arguments.next()) {
+        (Some(flag), Some(root), None) if flag == "--root" => PathBuf::from(root),
+        _ => return fail("usage: pm static --root DIRECTORY"),
+    };
+    let port = std::env::var("PM_PORT")
+        .ok()
+        .and_then(|port| port.parse().ok());
+    let Some(port) = port else {
+        return fail("PM_PORT is not set to a port");
+    };
+    match run(&root, port) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let cause = std::error::Error::source(&error)
+                .map(|source| format!(": {source}"))
+                .unwrap_or_default();
+            fail(&format!("{error}{cause}"))
+        }
+    }
+}
+
+fn fail(words: &str) -> ExitCode {
+    // With standard error closed there is nobody to tell; the exit code still speaks.
+    writeln!(io::stderr(), "pm static: {words}").ok();
+    ExitCode::FAILURE
+}
+
 /// Serves `root` on `port` of every address until SIGTERM, then finishes what is in flight.
 ///
 /// # Errors
 /// When the directory cannot be opened or the port not be listened on.
-pub fn main(root: &Path, port: u16) -> Result<(), Error> {
+pub fn run(root: &Path, port: u16) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

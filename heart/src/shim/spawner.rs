@@ -1,29 +1,57 @@
-//! Starts shims.
+//! Starts shims through a shim server, which it executes when it is first needed.
 //!
-//! A shim is executed by the posix_spawn path: `std::process::Command` takes it as long as no
+//! The server is executed by the posix_spawn path: `std::process::Command` takes it as long as no
 //! `pre_exec`, uid, gid or groups are asked for, so the cost does not grow with the heart's memory.
+//! A start is then one message and its answer.
 
 use std::ffi::OsString;
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io::{self, IoSlice, Read as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    sendmsg, socketpair,
+};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::SERVER_DIRECTORY;
 use super::process::ProcessIdentity;
+use super::server::{REQUEST_MAX_BYTES, TAKEN};
+
+/// A server that died is replaced and asked again; when that one dies as well, it is no accident.
+const ATTEMPTS: usize = 3;
+
+/// An answer takes a millisecond; one that takes this long waits for a disk that does not come back.
+const ANSWER_LIMIT: Timespec = Timespec {
+    tv_sec: 60,
+    tv_nsec: 0,
+};
 
 /// Starts one shim per run of an instance.
 #[derive(Debug)]
 pub struct Spawner {
     shim_program: PathBuf,
     arguments: Vec<OsString>,
-    /// Shims that this process must reap when they end.
-    children: Mutex<Vec<Child>>,
+    server: Mutex<Option<Server>>,
+}
+
+#[derive(Debug)]
+struct Server {
+    control: Arc<OwnedFd>,
+    process: Child,
 }
 
 /// A shim could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// The shim's program could not be executed.
+    /// The shim server could not be executed.
     #[error("could not execute the shim {}", program.display())]
     Execute {
         /// The program.
@@ -32,72 +60,165 @@ pub enum SpawnError {
         #[source]
         source: io::Error,
     },
-    /// The shim ended before it had started the application and left no record.
+    /// The shim server could not be talked to; nothing runs.
+    #[error("could not ask for a shim")]
+    Ask(#[source] io::Error),
+    /// The shim ended before it could leave a record; nothing runs.
     #[error("the shim ended before it had started the application")]
     ShimDied,
-    /// The shim could not be identified.
-    #[error("could not read the identity of the shim")]
-    Identity(#[source] io::Error),
+    /// The shim does not answer; it may yet start the application, so call `kill_tree`.
+    #[error("the shim has not answered within {} seconds", ANSWER_LIMIT.tv_sec)]
+    NoAnswer,
 }
 
 impl Spawner {
     /// A spawner that executes `shim_program` with `arguments` before the shim's own ones
-    /// (`--directory <run directory>`).
+    /// (`--directory …`).
     #[must_use]
     pub fn new(shim_program: PathBuf, arguments: Vec<OsString>) -> Self {
         Self {
             shim_program,
             arguments,
-            children: Mutex::new(Vec::new()),
+            server: Mutex::new(None),
         }
     }
 
-    /// Starts a shim on `run_directory`, which holds a written specification.
+    /// Starts a shim on `run_directory`, which is absolute and holds a written specification.
     ///
     /// Blocks (about a millisecond) until the application has been executed, and then
-    /// `process.json` exists, or until that has failed, and then `exit.json` exists.
+    /// `process.json` exists, or until that has failed, and then `exit.json` exists. May be called
+    /// from several threads at once.
     ///
     /// # Errors
-    /// When the shim itself could not do its work; then nothing runs.
+    /// When the shim itself could not do its work.
     pub fn spawn(&self, run_directory: &Path) -> Result<ProcessIdentity, SpawnError> {
-        self.reap();
-        let mut child = Command::new(&self.shim_program)
-            .args(&self.arguments)
-            .arg("--directory")
-            .arg(run_directory)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
+        if run_directory.as_os_str().len() >= REQUEST_MAX_BYTES {
+            return Err(SpawnError::Ask(io::ErrorKind::InvalidFilename.into()));
+        }
+        for _ in 0..ATTEMPTS {
+            let control = self.control()?;
+            if let Some(mut answer) = ask(&control, run_directory)? {
+                let mut identity = Vec::new();
+                answer.read_to_end(&mut identity).map_err(SpawnError::Ask)?;
+                return serde_json::from_slice(&identity).map_err(|_| SpawnError::ShimDied);
+            }
+            self.discard(&control);
+        }
+        Err(SpawnError::ShimDied)
+    }
+
+    /// The socket to the server, which is executed if there is none.
+    fn control(&self) -> Result<Arc<OwnedFd>, SpawnError> {
+        let mut server = self.lock();
+        if let Some(server) = &*server {
+            return Ok(Arc::clone(&server.control));
+        }
+        let started = self
+            .execute_server()
             .map_err(|source| SpawnError::Execute {
                 program: self.shim_program.clone(),
                 source,
             })?;
-        // The child has not been reaped, so its pid is its own.
-        let identity = ProcessIdentity::of(child.id()).map_err(SpawnError::Identity)?;
-        let mut ready = Vec::new();
-        let answered = child
-            .stdout
-            .take()
-            .is_some_and(|mut pipe| pipe.read_to_end(&mut ready).is_ok());
-        self.children
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(child);
-        if answered && ready == super::READY {
-            Ok(identity)
-        } else {
-            Err(SpawnError::ShimDied)
+        let control = Arc::clone(&started.control);
+        *server = Some(started);
+        Ok(control)
+    }
+
+    fn execute_server(&self) -> io::Result<Server> {
+        let (control, server_end) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        let process = Command::new(&self.shim_program)
+            .args(&self.arguments)
+            .args(["--directory", SERVER_DIRECTORY])
+            .env_clear()
+            .current_dir("/")
+            .stdin(server_end)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Server {
+            control: Arc::new(control),
+            process,
+        })
+    }
+
+    /// Gives up the server behind `control`, unless that has been done already.
+    fn discard(&self, control: &Arc<OwnedFd>) {
+        let mut server = self.lock();
+        if server
+            .as_ref()
+            .is_some_and(|server| Arc::ptr_eq(&server.control, control))
+        {
+            *server = None;
         }
     }
 
-    /// Reaps the shims that have ended.
-    fn reap(&self) {
-        self.children
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    fn lock(&self) -> MutexGuard<'_, Option<Server>> {
+        // The lock guards one assignment; a panic elsewhere leaves it whole.
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Server {
+    /// Ends and reaps the server. Shims are not concerned, but for the one that waits.
+    fn drop(&mut self) {
+        // Fails only when the server has ended, and then the wait returns at once.
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// Sends the request; `None` when it reached nobody and may be sent again.
+fn ask(control: &OwnedFd, run_directory: &Path) -> Result<Option<File>, SpawnError> {
+    let (answer, answer_sender) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|errno| SpawnError::Ask(errno.into()))?;
+    let descriptors = [answer_sender.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let sent = loop {
+        let result = sendmsg(
+            control,
+            &[IoSlice::new(run_directory.as_os_str().as_bytes())],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        );
+        if !matches!(result, Err(rustix::io::Errno::INTR)) {
+            break result;
+        }
+    };
+    match sent {
+        Ok(_) => {}
+        Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => return Ok(None),
+        Err(errno) => return Err(SpawnError::Ask(errno.into())),
+    }
+    // The shim alone holds it now, so its end is an end of file here.
+    drop(answer_sender);
+    wait_readable(&answer)?;
+    let mut answer = File::from(answer);
+    let mut taken = [0_u8];
+    match answer.read(&mut taken) {
+        Ok(1) if taken == [TAKEN] => {
+            wait_readable(answer.as_fd())?;
+            Ok(Some(answer))
+        }
+        Ok(_) => Ok(None),
+        Err(error) => Err(SpawnError::Ask(error)),
+    }
+}
+
+fn wait_readable(descriptor: impl std::os::fd::AsFd) -> Result<(), SpawnError> {
+    loop {
+        let mut events = [PollFd::new(&descriptor, PollFlags::IN)];
+        match poll(&mut events, Some(&ANSWER_LIMIT)) {
+            Ok(0) => return Err(SpawnError::NoAnswer),
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(SpawnError::Ask(errno.into())),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! One run: launch, move output, wait, stop, clean up, record.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
@@ -32,30 +32,93 @@ const SHIM_OUT_OF_MEMORY_SCORE: &str = "-900";
 /// The application is as likely a victim as any process.
 const APPLICATION_OUT_OF_MEMORY_SCORE: &str = "0";
 
-/// Runs what the run directory's specification says, until nothing of it is left.
+/// What a shim does before it knows what to run.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    signals: SignalFd,
+    identity: ProcessIdentity,
+}
+
+impl Prepared {
+    /// Makes the calling process a shim: own session, sub-reaper, signals as readable events.
+    ///
+    /// # Errors
+    /// What the system answered.
+    pub(crate) fn new() -> io::Result<Self> {
+        let signals = SigSet::from_iter([
+            nix::sys::signal::SIGTERM,
+            nix::sys::signal::SIGINT,
+            nix::sys::signal::SIGHUP,
+            nix::sys::signal::SIGCHLD,
+        ]);
+        signals.thread_block()?;
+        // Fails only for a process that leads a group already, and then its spawner has seen to it.
+        rustix::process::setsid().ok();
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        rustix::thread::set_name(c"pm-shim")?;
+        Ok(Self {
+            signals: SignalFd::with_flags(
+                &signals,
+                SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
+            )?,
+            identity: ProcessIdentity::current()?,
+        })
+    }
+}
+
+/// Sets on the calling process what applications inherit through it: no new privileges, and an
+/// ordinary place in the order of the out-of-memory killer.
 ///
 /// # Errors
-/// When no record could be left.
-pub(crate) fn run(run_directory: &Path) -> io::Result<()> {
+/// What the system answered.
+pub(crate) fn inherit_to_application() -> io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    // A container may forbid to write it; then all processes keep what they were given.
+    fs::write("/proc/self/oom_score_adj", APPLICATION_OUT_OF_MEMORY_SCORE).ok();
+    Ok(())
+}
+
+/// Runs what the run directory's specification says, until nothing of it is left.
+///
+/// Tells `answer` the shim's identity as soon as one of the records is on disk.
+///
+/// # Errors
+/// When no record could be left; then nothing runs.
+pub(crate) fn run(
+    run_directory: &Path,
+    prepared: Prepared,
+    answer: Option<File>,
+) -> io::Result<()> {
     let stored = StoredSpecification::read(run_directory)?;
-    let mut supervision = match Supervision::begin(&stored) {
+    let shim = prepared.identity.clone();
+    let mut supervision = match Supervision::begin(&stored, prepared) {
         Ok(supervision) => supervision,
         Err(message) => {
-            let record = exit_record(Ending::LaunchFailed { message }, false, 0);
-            record.write(run_directory)?;
-            return say_ready();
+            exit_record(Ending::LaunchFailed { message }, false, 0).write(run_directory)?;
+            tell(answer, &shim);
+            return Ok(());
         }
     };
-    if let Err(error) = supervision.announce(run_directory) {
+    if let Err(error) = supervision.record(run_directory, &shim) {
         supervision.clean_up();
         return Err(error);
     }
-    protect_shim();
+    tell(answer, &shim);
+    // Needs a privilege that a developer's machine does not give; then the score stays ordinary.
+    fs::write("/proc/self/oom_score_adj", SHIM_OUT_OF_MEMORY_SCORE).ok();
     let ending = supervision.wait();
     supervision.clean_up();
     let lost = supervision.drain_output();
     let ending = supervision.ending.take().unwrap_or(ending);
     exit_record(ending, supervision.deadline.is_some(), lost).write(run_directory)
+}
+
+/// A spawner that has been killed meanwhile does not hear it; the application runs all the same.
+fn tell(answer: Option<File>, shim: &ProcessIdentity) {
+    if let Some(mut answer) = answer {
+        let identity = serde_json::to_vec(shim).unwrap_or_default();
+        answer.write_all(&identity).ok();
+    }
 }
 
 /// An application that runs and is watched.
@@ -78,10 +141,9 @@ struct Supervision<'a> {
 }
 
 impl<'a> Supervision<'a> {
-    /// Becomes the application's guardian and launches it; an error is a sentence for the user.
-    fn begin(stored: &'a StoredSpecification) -> Result<Self, String> {
+    /// Launches the application; an error is a sentence for the user.
+    fn begin(stored: &'a StoredSpecification, prepared: Prepared) -> Result<Self, String> {
         let specification = &stored.specification;
-        let signals = become_guardian().map_err(|error| format!("the shim: {error}"))?;
         let writer = Writer::open(&specification.log_directory, specification.log_limits).map_err(
             |error| {
                 format!(
@@ -93,7 +155,7 @@ impl<'a> Supervision<'a> {
         let (output, application_end) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
                 .map_err(|error| format!("no pipe for the output: {error}"))?;
-        let output_inode = fs::File::from(output.try_clone().map_err(|error| error.to_string())?)
+        let output_inode = File::from(output.try_clone().map_err(|error| error.to_string())?)
             .metadata()
             .map_err(|error| error.to_string())?
             .ino();
@@ -109,7 +171,7 @@ impl<'a> Supervision<'a> {
             output: Some(output),
             output_inode,
             writer,
-            signals,
+            signals: prepared.signals,
             ending: None,
             has_children: true,
             deadline: None,
@@ -117,17 +179,15 @@ impl<'a> Supervision<'a> {
         })
     }
 
-    /// Leaves the record of the processes and tells the spawner.
-    fn announce(&self, run_directory: &Path) -> io::Result<()> {
+    /// Leaves the record of the processes.
+    fn record(&self, run_directory: &Path, shim: &ProcessIdentity) -> io::Result<()> {
+        let application = self.application.as_raw_nonzero().get().unsigned_abs();
         ProcessRecord {
-            shim: ProcessIdentity::current()?,
-            application: ProcessIdentity::of(
-                self.application.as_raw_nonzero().get().unsigned_abs(),
-            )?,
+            shim: shim.clone(),
+            application: ProcessIdentity::of(application)?,
             output_pipe: self.output_inode,
         }
-        .write(run_directory)?;
-        say_ready()
+        .write(run_directory)
     }
 
     /// Watches until the main process has ended, or until a stop's grace has.
@@ -268,46 +328,6 @@ impl<'a> Supervision<'a> {
             }
         }
     }
-}
-
-/// Own session, sub-reaper of all descendants, no new privileges, signals as readable events.
-fn become_guardian() -> io::Result<SignalFd> {
-    let signals = SigSet::from_iter([
-        nix::sys::signal::SIGTERM,
-        nix::sys::signal::SIGINT,
-        nix::sys::signal::SIGHUP,
-        nix::sys::signal::SIGCHLD,
-    ]);
-    signals.thread_block()?;
-    // Fails only for a process that leads a group already, and then a spawner has seen to it.
-    rustix::process::setsid().ok();
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    rustix::thread::set_no_new_privs(true)?;
-    drop(fs::write(
-        "/proc/self/oom_score_adj",
-        APPLICATION_OUT_OF_MEMORY_SCORE,
-    ));
-    Ok(SignalFd::with_flags(
-        &signals,
-        SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
-    )?)
-}
-
-/// Needs a privilege that a developer's machine does not give; then the score stays ordinary.
-fn protect_shim() {
-    drop(fs::write(
-        "/proc/self/oom_score_adj",
-        SHIM_OUT_OF_MEMORY_SCORE,
-    ));
-}
-
-/// Tells the spawner that a record is on disk, and lets go of its pipe.
-fn say_ready() -> io::Result<()> {
-    let mut pipe = io::stdout().lock();
-    // A spawner that has been killed does not hear it; the application runs all the same.
-    drop(pipe.write_all(super::READY).and_then(|()| pipe.flush()));
-    let nothing = fs::File::options().write(true).open("/dev/null")?;
-    Ok(rustix::stdio::dup2_stdout(nothing)?)
 }
 
 fn exit_record(ending: Ending, stop_requested: bool, output_lost: u64) -> ExitRecord {
