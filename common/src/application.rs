@@ -13,7 +13,7 @@ use crate::id::{ApplicationName, HostPattern, InstanceTypeName, PluginName, Serv
 use crate::time::Span;
 
 /// One version of an application as its manifest describes it, defaults filled in.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VersionSpec {
     /// The application that this is a version of.
     pub application: ApplicationName,
@@ -28,7 +28,7 @@ pub struct VersionSpec {
 }
 
 /// The commands that turn a source into a package, run by a builder node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PrepareSpec {
     /// The runtime whose environment the commands see.
     #[serde(default)]
@@ -41,14 +41,14 @@ pub struct PrepareSpec {
 }
 
 /// One `commands` list: the lines of one bash script that stops at the first failure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShellScript {
     /// The lines, as written.
     pub commands: Vec<String>,
 }
 
 /// A runtime plugin, the version asked for, and its parameters.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RuntimeSpec {
     /// For example `paasmaker.runtime.shell`.
     pub plugin: PluginName,
@@ -59,7 +59,7 @@ pub struct RuntimeSpec {
 }
 
 /// What a runtime runs, from its parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Program {
     /// Nothing to run: the runtime only supplies an environment (`prepare.runtime`).
@@ -80,7 +80,7 @@ pub enum Program {
 }
 
 /// A set of equal processes of a version: a web server, a worker.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceTypeSpec {
     /// Unique in the version.
     pub name: InstanceTypeName,
@@ -119,7 +119,7 @@ pub struct InstanceTypeSpec {
 }
 
 /// Constraints of the default placement plugin.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlacementSpec {
     /// Each must equal the node's tag of the same name.
     #[serde(default)]
@@ -133,7 +133,7 @@ pub struct PlacementSpec {
 }
 
 /// When an instance counts as healthy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HealthSpec {
     /// Begins with a slash; answered with a status below 400 by a healthy instance.
     pub path: String,
@@ -148,7 +148,7 @@ pub struct HealthSpec {
 }
 
 /// How a process is asked to end, and for how long.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StopSpec {
     /// The signal's number.
     pub signal: StopSignal,
@@ -186,7 +186,7 @@ pub enum StopSignal {
 }
 
 /// Something that an application uses and the platform provides.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceSpec {
     /// The name in `PM_SERVICES`.
     pub name: ServiceName,

@@ -18,7 +18,7 @@ use crate::time::Span;
 /// What a node should run: the whole truth, every time.
 ///
 /// An instance that the heart has and the assignment lacks is stopped and removed; a build likewise.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Assignment {
     /// The node that this is for.
     pub node: NodeId,
@@ -33,7 +33,7 @@ pub struct Assignment {
 }
 
 /// One instance that a node should have.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AssignedInstance {
     /// Which instance.
     pub id: InstanceId,
@@ -68,7 +68,7 @@ pub struct AssignedInstance {
 }
 
 /// What an instance or a build belongs to: the content of `PM_METADATA` without the node's tags.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Subject {
     /// `application_id`.
     pub application_id: ApplicationId,
@@ -135,7 +135,7 @@ pub struct PackageReference {
 }
 
 /// A build: fetch a source, run the prepare commands in it, pack it again, upload it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AssignedBuild {
     /// The deployment that this build is a step of; its output goes to this job's log.
     pub job: JobId,
@@ -158,7 +158,7 @@ pub struct AssignedBuild {
 /// What a node does run: heartbeat, acknowledgement and observation in one message.
 ///
 /// Posted every [`REPORT_INTERVAL`] and at once on any change, by each role of the node for itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// The node that reports.
     pub node: NodeId,
@@ -174,7 +174,7 @@ pub struct Report {
 pub const REPORT_INTERVAL: Span = Span(500);
 
 /// What a heart sees.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HeartReport {
     /// Random per start of the heart; a change means that it restarted.
     pub incarnation: u64,
@@ -191,7 +191,7 @@ pub struct HeartReport {
 }
 
 /// One instance as its heart sees it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceReport {
     /// Which instance.
     pub id: InstanceId,
@@ -212,7 +212,7 @@ pub struct InstanceReport {
 }
 
 /// One build as its heart sees it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BuildReport {
     /// The deployment.
     pub job: JobId,
@@ -221,7 +221,7 @@ pub struct BuildReport {
 }
 
 /// How far a build is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum BuildState {
     /// Commands are running.
@@ -254,7 +254,7 @@ pub struct Load {
 }
 
 /// What a router has applied and what it still carries.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RouterReport {
     /// Random per start of the router.
     pub incarnation: u64,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{
@@ -10,7 +11,7 @@ use crate::id::{
 };
 
 /// Everything that a router needs to know to forward a request.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RoutingTable {
     /// The log index of the last change to it; a router swaps only to a newer one.
     pub generation: Generation,
@@ -19,7 +20,7 @@ pub struct RoutingTable {
 }
 
 /// Where requests for one hostname go.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Route {
     /// The owner of the hostname.
     pub application: ApplicationId,
@@ -37,7 +38,7 @@ pub struct Route {
 }
 
 /// One instance that answers requests.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Backend {
     /// Which instance.
     pub instance: InstanceId,
