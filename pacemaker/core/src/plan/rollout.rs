@@ -1,0 +1,75 @@
+//! The switchover's waits, and the end of the watch window.
+
+use std::collections::BTreeSet;
+
+use common::id::InstanceId;
+use common::job::StepName;
+use common::time::Timestamp;
+
+use super::Wishes;
+use crate::action::Action;
+use crate::state::State;
+use crate::state::records::{Application, Switch, SwitchPhase};
+
+pub(super) fn plan(wishes: &mut Wishes<'_>) {
+    let state = wishes.state;
+    for application in state.applications.values() {
+        if wishes.busy_applications.contains(&application.id) {
+            continue;
+        }
+        let action =
+            switch_action(wishes, application).or_else(|| warm_action(wishes, application));
+        if let Some(action) = action {
+            wishes.busy_applications.insert(application.id);
+            wishes.wish(action);
+        }
+    }
+}
+
+/// When a switch stops waiting for requests in flight, and when a warm version is stopped.
+pub(super) fn deadlines(state: &State) -> impl Iterator<Item = Timestamp> {
+    let limit = state.settings().drain_limit;
+    state.applications.values().flat_map(move |application| {
+        let drain = application.switch.map(|switch| switch.since.after(limit));
+        let warm = application.warm.map(|warm| warm.until);
+        drain.into_iter().chain(warm)
+    })
+}
+
+/// The step that a switch waits in, if what it waited for has come.
+fn switch_action(wishes: &Wishes<'_>, application: &Application) -> Option<Action> {
+    let switch = application.switch?;
+    let job = application.job?;
+    let step = match switch.phase {
+        SwitchPhase::Both => StepName::Route,
+        SwitchPhase::Handover => return None,
+        SwitchPhase::OnlyNew => StepName::Promote,
+        SwitchPhase::Draining => StepName::Drain,
+    };
+    let is_due = wishes.is_acknowledged(switch.generation)
+        && wishes.state.may_complete(application.id, step)
+        && (switch.phase != SwitchPhase::Draining || is_drained(wishes, application, switch));
+    is_due.then_some(Action::CompleteStep { job, step })
+}
+
+fn is_drained(wishes: &Wishes<'_>, application: &Application, switch: Switch) -> bool {
+    let limit = wishes.state.settings().drain_limit;
+    let old: BTreeSet<InstanceId> = switch
+        .from
+        .and_then(|number| application.versions.get(&number))
+        .map(|version| version.instances.clone())
+        .unwrap_or_default();
+    wishes.now >= switch.since.after(limit)
+        || old.into_iter().all(|instance| wishes.is_drained(instance))
+}
+
+fn warm_action(wishes: &Wishes<'_>, application: &Application) -> Option<Action> {
+    let warm = application.warm?;
+    let is_due = wishes.now >= warm.until
+        && !crate::apply::is_busy_with(wishes.state, application, warm.version);
+    is_due.then_some(Action::EndWarm {
+        application: application.id,
+        version: warm.version,
+        until: warm.until,
+    })
+}
