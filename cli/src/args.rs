@@ -117,8 +117,9 @@ pub(crate) enum Verb {
 /// Arguments of `pm dev`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Ctrl-C or SIGTERM ends the cluster and leaves the applications running, as a restart of any part of a
-cluster does; `pm dev` in the same directory takes them over again, and `pm dev --stop` stops them.")]
+Ctrl-C ends the cluster and stops the applications. When it is ended any other way (SIGTERM, a crash, kill -9)
+the applications go on running, and `pm dev` in the same directory takes them over again; `pm dev --stop`
+stops them.")]
 pub(crate) struct DevArguments {
     /// Deploy this directory once the cluster runs, and print where it answers.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]

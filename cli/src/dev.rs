@@ -1,10 +1,264 @@
-//! placeholder
+//! `pm dev`: a whole cluster in one process, in the foreground.
+//!
+//! ```text
+//! lock the data directory ─► bind the ports ─► node known? ─ yes ─► heart, router ─► pacemaker ─┐
+//!                                                  └── no ─► pacemaker ─► register ─► heart, router ─┤
+//!                                                                     log in, deploy, wait for a signal
+//! ```
+//! A node that is known serves from what is on its disk before the pacemaker has replayed its log.
+//! Owns the order of the start and of the end; the roles own everything else.
 
-use crate::args::{DevArguments, GlobalArguments};
-use crate::error::CommandError;
 mod applications;
 mod data_directory;
+mod node;
+mod ports;
 
-pub(crate) fn run(_a: &DevArguments, _g: &GlobalArguments) -> Result<(), CommandError> {
+use std::path::Path;
+
+use common::id::WorkspaceStub;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+
+use crate::agent;
+use crate::args::{DeployArguments, DevArguments, GlobalArguments};
+use crate::connection::Connection;
+use crate::credentials::Logins;
+use crate::deploy::deploy;
+use crate::dev::data_directory::{Addresses, DataDirectory};
+use crate::dev::node::RunningNode;
+use crate::error::{CommandError, code};
+use crate::output::Output;
+use crate::progress::{Progress, write_stderr};
+
+/// What ended the foreground.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Ctrl-C: the applications are stopped too.
+    Interrupt,
+    /// SIGTERM or SIGHUP: the applications go on.
+    Terminate,
+}
+
+/// Runs the cluster until a signal, or stops what an earlier one left running.
+pub(crate) fn run(arguments: &DevArguments, global: &GlobalArguments) -> Result<(), CommandError> {
+    let output = Output::new(global.format);
+    let data = DataDirectory::lock(&arguments.data_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::file("start the runtime", &error))?;
+    if arguments.stop {
+        return runtime.block_on(stop_applications(&data, output));
+    }
+    let level = if arguments.verbose {
+        LevelFilter::INFO
+    } else {
+        LevelFilter::WARN
+    };
+    agent::telemetry::start(&data.path().join("pm.log"), level)
+        .map_err(|error| CommandError::file("open the log of the roles", &error))?;
+    agent::die_on_panic();
+    let result = runtime.block_on(foreground(arguments, global, &data));
+    // A task that hangs must not keep the process: what matters is on disk.
+    runtime.shutdown_background();
+    result
+}
+
+async fn foreground(
+    arguments: &DevArguments,
+    global: &GlobalArguments,
+    data: &DataDirectory,
+) -> Result<(), CommandError> {
+    let mut signals = Signals::listen()?;
+    let output = Output::new(global.format);
+    let mut node = tokio::select! {
+        node = RunningNode::start(arguments, data) => node?,
+        _ = signals.next() => return Ok(()),
+    };
+    data.keep_addresses(&node.addresses)?;
+    log_in(&node)?;
+    announce(&node.addresses, data.path(), output)?;
+
+    let first = {
+        let work = first_deployment(arguments, global, &node, output);
+        tokio::select! {
+            result = work => result.map(|()| None),
+            ending = signals.next() => Ok(Some(ending)),
+            failure = node.roles.failure() => Err(role_failed(&failure)),
+        }
+    };
+    let outcome = match first {
+        Ok(None) => tokio::select! {
+            ending = signals.next() => Ok(ending),
+            failure = node.roles.failure() => Err(role_failed(&failure)),
+        },
+        Ok(Some(ending)) => Ok(ending),
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(ending) => end(ending, node, data, output, &mut signals).await,
+        Err(error) => {
+            node.roles.abandon().await;
+            Err(error)
+        }
+    }
+}
+
+/// The first deployment of `--deploy`; when it fails the cluster goes on, so that it can be mended.
+async fn first_deployment(
+    arguments: &DevArguments,
+    global: &GlobalArguments,
+    node: &RunningNode,
+    output: Output,
+) -> Result<(), CommandError> {
+    let Some(directory) = &arguments.deploy else {
+        return Ok(());
+    };
+    let connection = Connection::to(
+        &node.addresses.api,
+        &node.administrator_token,
+        global.workspace.clone(),
+        output,
+    )?;
+    let request = DeployArguments {
+        directory: directory.clone(),
+        manifest: None,
+        no_promote: false,
+        detach: false,
+    };
+    match deploy(&connection, &request).await {
+        Ok(deployed) => {
+            connection.progress.clear();
+            output.result(&deployed, |deployed| {
+                let urls = deployed.urls.join("\n");
+                format!(
+                    "Version {} of `{}` answers:\n{urls}",
+                    deployed.version, deployed.application
+                )
+            })
+        }
+        Err(error) => {
+            write_stderr(
+                if output.is_json() {
+                    error.json()
+                } else {
+                    error.human()
+                }
+                .trim_end(),
+            );
+            Progress::new(output).line("The cluster goes on; mend it and `pm deploy` again.");
+            Ok(())
+        }
+    }
+}
+
+fn role_failed(failure: &anyhow::Error) -> CommandError {
+    tracing::error!(
+        error = format!("{failure:#}"),
+        "a role ended; the process ends"
+    );
+    CommandError::new(
+        code::FAILED,
+        "keep the cluster running",
+        format!("{failure:#}"),
+    )
+    .next("start it again; applications go on running meanwhile")
+}
+
+fn log_in(node: &RunningNode) -> Result<(), CommandError> {
+    let mut logins = Logins::load()?;
+    let before = logins.choose(&node.addresses.api, Some(node.administrator_token.clone()));
+    logins.save()?;
+    if let Some(before) = before {
+        write_stderr(&format!(
+            "pm is now logged in to this cluster; `pm login {before}` goes back to the one before."
+        ));
+    }
     Ok(())
+}
+
+fn announce(addresses: &Addresses, data: &Path, output: Output) -> Result<(), CommandError> {
+    if output.is_json() {
+        return output.result(addresses, |_| String::new());
+    }
+    write_stderr(&format!(
+        "API     {}\nRouter  {}\nData    {}\nCtrl-C ends the cluster and stops the applications.",
+        addresses.api,
+        addresses.router,
+        data.display()
+    ));
+    Ok(())
+}
+
+async fn end(
+    ending: Ending,
+    node: RunningNode,
+    data: &DataDirectory,
+    output: Output,
+    signals: &mut Signals,
+) -> Result<(), CommandError> {
+    let progress = Progress::new(output);
+    node.roles
+        .stop()
+        .await
+        .map_err(|error| CommandError::new(code::FAILED, "end in order", format!("{error:#}")))?;
+    let running = applications::running(&data.role("heart"));
+    if running.is_empty() {
+        return Ok(());
+    }
+    let left = || {
+        progress.line(&format!(
+            "{} application processes go on running; `pm dev` takes them over again, `pm dev --stop` stops them.",
+            running.len()
+        ));
+    };
+    match ending {
+        Ending::Terminate => left(),
+        Ending::Interrupt => {
+            progress.line(&format!(
+                "Stopping {} application processes (Ctrl-C again leaves them running) …",
+                running.len()
+            ));
+            tokio::select! {
+                stopped = applications::stop(&running) => stopped?,
+                _ = signals.next() => left(),
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn stop_applications(data: &DataDirectory, output: Output) -> Result<(), CommandError> {
+    let running = applications::running(&data.role("heart"));
+    applications::stop(&running).await?;
+    output.result(&serde_json::json!({ "stopped": running.len() }), |_| {
+        format!("Stopped {} application processes.", running.len())
+    })
+}
+
+/// The signals that end the foreground.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, CommandError> {
+        let listen =
+            |kind| signal(kind).map_err(|error| CommandError::file("listen for signals", &error));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Ending {
+        tokio::select! {
+            _ = self.interrupt.recv() => Ending::Interrupt,
+            _ = self.terminate.recv() => Ending::Terminate,
+            _ = self.hangup.recv() => Ending::Terminate,
+        }
+    }
 }

@@ -1,0 +1,18 @@
+//! End-to-end stories: what a user types, sends and sees, against a whole cluster on this machine.
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod death;
+#[cfg(test)]
+mod deploy;
+#[cfg(test)]
+mod failures;
+#[cfg(test)]
+mod kinds;
+#[cfg(test)]
+mod readme;
+#[cfg(test)]
+mod rollout;
+#[cfg(test)]
+mod support;
