@@ -1,0 +1,309 @@
+//! When a client connection has been silent for too long.
+//!
+//! hyper has one timer for idle connections and slow heads, allocates it anew for each request, and
+//! has none for a slow reader. Here a connection only writes down until when something must happen,
+//! in whole seconds of its worker's clock; the worker looks at all connections once a second.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// From the first byte of a request to the end of its head.
+pub(crate) const HEAD_LIMIT_SECONDS: u32 = 15;
+/// Between requests; longer than the 60 s after which common load balancers close theirs.
+pub(crate) const IDLE_LIMIT_SECONDS: u32 = 75;
+/// Between two reads of a request body that a backend waits for.
+pub(crate) const BODY_LIMIT_SECONDS: u32 = 60;
+/// Between two writes to a client that does not read.
+pub(crate) const WRITE_LIMIT_SECONDS: u32 = 60;
+
+/// Nothing is waited for.
+const NEVER: u32 = 0;
+
+/// A worker's clock in seconds since its start, plus one.
+#[derive(Debug)]
+pub(crate) struct Clock(AtomicU32);
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU32::new(1))
+    }
+
+    /// Moves on by a second.
+    pub(crate) fn tick(&self) -> u32 {
+        self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    fn now(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a silent connection was doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// Nothing: no request was begun.
+    Idle,
+    /// It was in the middle of something.
+    Stalled,
+}
+
+/// Until when something must happen on one client connection.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    clock: Arc<Clock>,
+    read_deadline: AtomicU32,
+    write_deadline: AtomicU32,
+    /// Requests in progress; more than one only with HTTP/2.
+    requests: AtomicU32,
+    is_in_head: AtomicBool,
+    is_multiplexed: AtomicBool,
+    last_bytes: AtomicU32,
+}
+
+impl Activity {
+    pub(crate) fn new(clock: Arc<Clock>) -> Self {
+        let now = clock.now();
+        Self {
+            read_deadline: AtomicU32::new(now.wrapping_add(HEAD_LIMIT_SECONDS)),
+            write_deadline: AtomicU32::new(NEVER),
+            requests: AtomicU32::new(0),
+            is_in_head: AtomicBool::new(true),
+            is_multiplexed: AtomicBool::new(false),
+            last_bytes: AtomicU32::new(now),
+            clock,
+        }
+    }
+
+    /// A whole request head has been read.
+    pub(crate) fn request_begins(&self, is_multiplexed: bool) {
+        if is_multiplexed {
+            self.is_multiplexed.store(true, Ordering::Relaxed);
+        }
+        self.is_in_head.store(false, Ordering::Relaxed);
+        self.read_deadline.store(NEVER, Ordering::Relaxed);
+        let requests = self.requests.load(Ordering::Relaxed);
+        self.requests
+            .store(requests.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// The response has been handed over, or the request was given up.
+    pub(crate) fn request_ends(&self) {
+        let requests = self.requests.load(Ordering::Relaxed).saturating_sub(1);
+        self.requests.store(requests, Ordering::Relaxed);
+        if requests == 0 {
+            self.read_deadline
+                .store(self.in_seconds(IDLE_LIMIT_SECONDS), Ordering::Relaxed);
+        }
+    }
+
+    /// A backend waits for more of a request's body.
+    pub(crate) fn body_is_awaited(&self) {
+        if self.read_deadline.load(Ordering::Relaxed) == NEVER {
+            self.read_deadline
+                .store(self.in_seconds(BODY_LIMIT_SECONDS), Ordering::Relaxed);
+        }
+    }
+
+    /// More of a request's body has come.
+    pub(crate) fn body_has_come(&self) {
+        self.read_deadline.store(NEVER, Ordering::Relaxed);
+    }
+
+    /// What is too late at `now`, if anything.
+    pub(crate) fn silence(&self, now: u32) -> Option<Silence> {
+        let is_past = |deadline: &AtomicU32| {
+            let deadline = deadline.load(Ordering::Relaxed);
+            deadline != NEVER && deadline < now
+        };
+        if is_past(&self.write_deadline) {
+            return Some(Silence::Stalled);
+        }
+        if !is_past(&self.read_deadline) {
+            return None;
+        }
+        let is_idle =
+            self.requests.load(Ordering::Relaxed) == 0 && !self.is_in_head.load(Ordering::Relaxed);
+        Some(if is_idle {
+            Silence::Idle
+        } else {
+            Silence::Stalled
+        })
+    }
+
+    /// Seconds since a byte last went either way.
+    pub(crate) fn seconds_since_bytes(&self) -> u32 {
+        self.clock
+            .now()
+            .saturating_sub(self.last_bytes.load(Ordering::Relaxed))
+    }
+
+    fn in_seconds(&self, seconds: u32) -> u32 {
+        self.clock.now().wrapping_add(seconds).max(1)
+    }
+
+    fn bytes_came(&self) {
+        self.last_bytes.store(self.clock.now(), Ordering::Relaxed);
+        if self.requests.load(Ordering::Relaxed) == 0
+            && !self.is_in_head.load(Ordering::Relaxed)
+            && !self.is_multiplexed.load(Ordering::Relaxed)
+        {
+            self.is_in_head.store(true, Ordering::Relaxed);
+            self.read_deadline
+                .store(self.in_seconds(HEAD_LIMIT_SECONDS), Ordering::Relaxed);
+        }
+    }
+
+    fn bytes_went(&self) {
+        self.last_bytes.store(self.clock.now(), Ordering::Relaxed);
+        if self.write_deadline.load(Ordering::Relaxed) != NEVER {
+            self.write_deadline.store(NEVER, Ordering::Relaxed);
+        }
+    }
+
+    fn write_is_blocked(&self) {
+        if self.write_deadline.load(Ordering::Relaxed) == NEVER {
+            self.write_deadline
+                .store(self.in_seconds(WRITE_LIMIT_SECONDS), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A client's socket that notes its activity.
+#[derive(Debug)]
+pub(crate) struct ClientStream {
+    pub(crate) stream: TcpStream,
+    pub(crate) activity: Arc<Activity>,
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        ctx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(ctx, buffer);
+        if result.is_ready() && buffer.filled().len() > before {
+            self.activity.bytes_came();
+        }
+        result
+    }
+}
+
+impl ClientStream {
+    fn note(&self, result: &Poll<io::Result<usize>>) {
+        match result {
+            Poll::Ready(_) => self.activity.bytes_went(),
+            Poll::Pending => self.activity.write_is_blocked(),
+        }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        ctx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(ctx, bytes);
+        self.note(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        ctx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(ctx, slices);
+        self.note(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, ctx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(ctx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, ctx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(ctx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn activity() -> (Arc<Clock>, Activity) {
+        let clock = Arc::new(Clock::new());
+        (Arc::clone(&clock), Activity::new(clock))
+    }
+
+    fn silence_after(clock: &Clock, activity: &Activity, seconds: u32) -> Option<Silence> {
+        (0..seconds)
+            .map(|_| clock.tick())
+            .last()
+            .and_then(|now| activity.silence(now))
+    }
+
+    #[test]
+    fn a_head_that_does_not_end_is_a_stall() {
+        let (clock, activity) = activity();
+        assert_eq!(silence_after(&clock, &activity, HEAD_LIMIT_SECONDS), None);
+        assert_eq!(silence_after(&clock, &activity, 1), Some(Silence::Stalled));
+    }
+
+    #[test]
+    fn a_connection_between_requests_may_idle_longer() {
+        let (clock, activity) = activity();
+        activity.request_begins(false);
+        assert_eq!(
+            silence_after(&clock, &activity, 10_000),
+            None,
+            "a backend may think"
+        );
+
+        activity.request_ends();
+        assert_eq!(silence_after(&clock, &activity, IDLE_LIMIT_SECONDS), None);
+        assert_eq!(silence_after(&clock, &activity, 1), Some(Silence::Idle));
+
+        activity.bytes_came();
+        assert_eq!(silence_after(&clock, &activity, HEAD_LIMIT_SECONDS), None);
+        assert_eq!(silence_after(&clock, &activity, 1), Some(Silence::Stalled));
+    }
+
+    #[test]
+    fn a_body_that_stops_is_a_stall() {
+        let (clock, activity) = activity();
+        activity.request_begins(false);
+        activity.body_is_awaited();
+        assert_eq!(silence_after(&clock, &activity, BODY_LIMIT_SECONDS), None);
+        activity.body_has_come();
+        assert_eq!(silence_after(&clock, &activity, 1), None);
+        activity.body_is_awaited();
+        assert_eq!(
+            silence_after(&clock, &activity, BODY_LIMIT_SECONDS + 1),
+            Some(Silence::Stalled)
+        );
+    }
+
+    #[test]
+    fn a_reader_that_stops_is_a_stall() {
+        let (clock, activity) = activity();
+        activity.request_begins(false);
+        activity.write_is_blocked();
+        assert_eq!(silence_after(&clock, &activity, WRITE_LIMIT_SECONDS), None);
+        assert_eq!(silence_after(&clock, &activity, 1), Some(Silence::Stalled));
+        activity.bytes_went();
+        assert_eq!(silence_after(&clock, &activity, 1), None);
+    }
+}

@@ -1,0 +1,200 @@
+//! The answers that the router makes itself, each with a stable code.
+
+use http::header::{CONNECTION, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+
+use crate::body::ResponseBody;
+
+/// Says which of the router's own answers this is.
+pub(crate) const ROUTER_ERROR: HeaderName = HeaderName::from_static("x-pm-router-error");
+
+/// Why the router answers a request itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The request names no host.
+    NoHost,
+    /// Two places of the request name different hosts.
+    HostMismatch,
+    /// The request is not one that a proxy may forward.
+    BadRequest,
+    /// An expectation other than `100-continue`.
+    BadExpectation,
+    /// A transfer coding other than `chunked`.
+    BadTransferCoding,
+    /// `CONNECT`: this is no forward proxy.
+    BadMethod,
+    /// No hostname of the table fits.
+    NoRoute,
+    /// The route has no backend.
+    NoBackend,
+    /// The route holds requests, and no backend came in time.
+    HoldExpired,
+    /// No backend accepted a connection.
+    BackendRefused,
+    /// The backend closed before a whole response head.
+    BackendClosed,
+    /// The backend answered with something that is no HTTP.
+    BackendProtocol,
+    /// The backend did not answer in time.
+    BackendTimeout,
+    /// The client went on too slowly with its body.
+    ClientTimeout,
+}
+
+impl Refusal {
+    /// All of them, in the order of their discriminants.
+    pub(crate) const ALL: [Self; 14] = [
+        Self::NoHost,
+        Self::HostMismatch,
+        Self::BadRequest,
+        Self::BadExpectation,
+        Self::BadTransferCoding,
+        Self::BadMethod,
+        Self::NoRoute,
+        Self::NoBackend,
+        Self::HoldExpired,
+        Self::BackendRefused,
+        Self::BackendClosed,
+        Self::BackendProtocol,
+        Self::BackendTimeout,
+        Self::ClientTimeout,
+    ];
+
+    /// Its place in [`ALL`](Self::ALL).
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+
+    pub(crate) fn code(self) -> &'static str {
+        self.describe().1
+    }
+
+    pub(crate) fn status(self) -> StatusCode {
+        self.describe().0
+    }
+
+    fn describe(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::NoHost => (
+                StatusCode::BAD_REQUEST,
+                "no_host",
+                "The request names no host.",
+            ),
+            Self::HostMismatch => (
+                StatusCode::BAD_REQUEST,
+                "host_mismatch",
+                "The request names more than one host.",
+            ),
+            Self::BadRequest => (
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                "The request cannot be forwarded.",
+            ),
+            Self::BadExpectation => (
+                StatusCode::EXPECTATION_FAILED,
+                "bad_expectation",
+                "Only `Expect: 100-continue` is understood.",
+            ),
+            Self::BadTransferCoding => (
+                StatusCode::NOT_IMPLEMENTED,
+                "bad_transfer_coding",
+                "Only `Transfer-Encoding: chunked` is understood.",
+            ),
+            Self::BadMethod => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "bad_method",
+                "CONNECT is not served here.",
+            ),
+            Self::NoRoute => (
+                StatusCode::NOT_FOUND,
+                "no_route",
+                "No application has this hostname.",
+            ),
+            Self::NoBackend => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no_backend",
+                "The application has no running instance.",
+            ),
+            Self::HoldExpired => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "hold_expired",
+                "The application is between two versions and took too long.",
+            ),
+            Self::BackendRefused => (
+                StatusCode::BAD_GATEWAY,
+                "backend_refused",
+                "The application did not accept a connection.",
+            ),
+            Self::BackendClosed => (
+                StatusCode::BAD_GATEWAY,
+                "backend_closed",
+                "The application closed the connection without an answer.",
+            ),
+            Self::BackendProtocol => (
+                StatusCode::BAD_GATEWAY,
+                "backend_protocol",
+                "The application's answer is not valid HTTP.",
+            ),
+            Self::BackendTimeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "backend_timeout",
+                "The application did not answer in time.",
+            ),
+            Self::ClientTimeout => (
+                StatusCode::REQUEST_TIMEOUT,
+                "client_timeout",
+                "The request's body did not arrive in time.",
+            ),
+        }
+    }
+
+    /// True when the connection must not be used for another request.
+    fn closes(self) -> bool {
+        match self {
+            Self::HostMismatch | Self::BadRequest | Self::BadTransferCoding | Self::BadMethod => {
+                true
+            }
+            Self::NoHost
+            | Self::BadExpectation
+            | Self::NoRoute
+            | Self::NoBackend
+            | Self::HoldExpired
+            | Self::BackendRefused
+            | Self::BackendClosed
+            | Self::BackendProtocol
+            | Self::BackendTimeout
+            | Self::ClientTimeout => false,
+        }
+    }
+
+    /// The answer, with a sentence for people as its body.
+    pub(crate) fn response(self) -> Response<ResponseBody> {
+        let (status, code, sentence) = self.describe();
+        let mut response = Response::new(ResponseBody::text(sentence));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(ROUTER_ERROR, HeaderValue::from_static(code));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        if self.closes() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_stands_at_its_index_and_has_its_own_code() {
+        let mut codes = std::collections::BTreeSet::new();
+        for (index, refusal) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(refusal.index(), index);
+            assert!(codes.insert(refusal.code()), "{refusal:?}");
+        }
+    }
+}

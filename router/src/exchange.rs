@@ -1,0 +1,159 @@
+//! One connection to a backend, driven by the request that uses it.
+//!
+//! hyper splits a connection into a sender and a future that moves bytes. Giving that future a task
+//! of its own costs two wake-ups for each request; here the request's own task polls it, while it
+//! waits for the head and then while it reads the body, and an idle connection is polled by nobody
+//! until it is taken again. Only when a response begins before its request's body has ended does
+//! the connection get a task, so that a slow reader cannot stop the upload.
+
+use std::fmt;
+use std::future::Future as _;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use http::{Request, Response};
+use hyper::body::{Body as _, Frame, Incoming};
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::body::RequestBody;
+
+/// The head of a response is at most this long, and so is what is read ahead of a slow client.
+const BUFFER_MAX_BYTES: usize = 64 * 1024;
+
+/// Why a request got no response.
+pub(crate) type SendFailure = hyper::client::conn::TrySendError<Request<RequestBody>>;
+
+/// A connection to a backend, fit for one request at a time.
+pub(crate) struct BackendConnection {
+    sender: SendRequest<RequestBody>,
+    driver: Driver,
+}
+
+enum Driver {
+    /// Polled by whoever uses the connection.
+    Inline(Box<Connection<TokioIo<TcpStream>, RequestBody>>),
+    /// A task polls it; such a connection is not used again.
+    Task,
+    /// It has ended.
+    Ended,
+}
+
+impl fmt::Debug for BackendConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let driver = match self.driver {
+            Driver::Inline(_) => "inline",
+            Driver::Task => "task",
+            Driver::Ended => "ended",
+        };
+        f.debug_struct("BackendConnection")
+            .field("driver", &driver)
+            .finish_non_exhaustive()
+    }
+}
+
+impl BackendConnection {
+    /// Speaks HTTP/1.1 over a fresh connection.
+    pub(crate) async fn over(stream: TcpStream) -> Result<Self, hyper::Error> {
+        let (sender, connection) = builder().handshake(TokioIo::new(stream)).await?;
+        Ok(Self {
+            sender,
+            driver: Driver::Inline(Box::new(connection)),
+        })
+    }
+
+    /// Speaks HTTP/1.1 over a fresh connection that may become a tunnel.
+    pub(crate) async fn over_for_upgrade(stream: TcpStream) -> Result<Self, hyper::Error> {
+        let (sender, connection) = builder().handshake(TokioIo::new(stream)).await?;
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "a connection to a backend broke");
+            }
+        });
+        Ok(Self {
+            sender,
+            driver: Driver::Task,
+        })
+    }
+
+    /// Looks at an idle connection: false when it has been closed, or is not done yet.
+    ///
+    /// No waker is left behind, so that whoever used it last is not woken by its end.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        match self.driver {
+            Driver::Inline(_) => self.sender.is_ready(),
+            Driver::Task | Driver::Ended => false,
+        }
+    }
+
+    /// Sends `request` and waits for the head of the response.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendFailure> {
+        let response = self.sender.try_send_request(request);
+        match self.driver {
+            Driver::Task | Driver::Ended => response.await,
+            Driver::Inline(_) => {
+                // Only `drive` makes the response come, so nothing needs to wake for it; without
+                // a budget of its own it cannot return early and count on being woken.
+                let mut response = pin!(tokio::task::unconstrained(response));
+                std::future::poll_fn(|ctx| {
+                    self.drive(ctx);
+                    response
+                        .as_mut()
+                        .poll(&mut Context::from_waker(Waker::noop()))
+                })
+                .await
+            }
+        }
+    }
+
+    /// Gives the connection a task, because its request's body has not ended.
+    pub(crate) fn detach(&mut self) {
+        let Driver::Inline(connection) = std::mem::replace(&mut self.driver, Driver::Task) else {
+            return;
+        };
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to a backend broke");
+            }
+        });
+    }
+
+    /// Reads on in a response's body.
+    pub(crate) fn poll_body(
+        &mut self,
+        body: &mut Incoming,
+        ctx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, hyper::Error>>> {
+        self.drive(ctx);
+        match self.driver {
+            Driver::Task => Pin::new(body).poll_frame(ctx),
+            Driver::Inline(_) | Driver::Ended => {
+                Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
+            }
+        }
+    }
+
+    fn drive(&mut self, ctx: &mut Context<'_>) {
+        let Driver::Inline(connection) = &mut self.driver else {
+            return;
+        };
+        if let Poll::Ready(result) = Pin::new(connection).poll(ctx) {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a connection to a backend broke");
+            }
+            // Dropping it hands back what it had not taken.
+            self.driver = Driver::Ended;
+        }
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.max_buf_size(BUFFER_MAX_BYTES);
+    builder
+}

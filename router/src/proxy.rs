@@ -1,0 +1,329 @@
+//! One request: look its route up, choose a backend, forward, answer.
+//!
+//! A request is sent again only when that cannot do anything twice: nothing of it was sent, or its
+//! method is idempotent, it has no body and no response came. It is sent to another backend when
+//! there is one. A connection that was idle may have been closed by the backend at the same moment:
+//! that is tried again on a fresh connection; a `POST` only when hyper still holds it whole.
+
+mod backends;
+mod tunnel;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::{Body as _, Incoming};
+
+use crate::answer::Refusal;
+use crate::backend::Backend;
+use crate::body::{RequestBody, ResponseBody, Upload};
+use crate::client::Client;
+use crate::exchange::{BackendConnection, SendFailure};
+use crate::headers::{self, Origin};
+use crate::host::HostName;
+use crate::record::Record;
+use crate::target;
+use crate::worker::Worker;
+use tunnel::Tunnel;
+
+/// Attempts beyond the first. Two, so that one dead backend and one stale connection, or two
+/// backends that died together, do not yet show.
+const RETRIES_MAX: u32 = 2;
+
+/// Serves one request of `client`; a failure is an answer too.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let mut record = Record::begin(&worker, &client, &request);
+    let response = match forward(&worker, &client, &mut record, request).await {
+        Ok((response, None)) => response,
+        Ok((response, Some(tunnel))) => {
+            tunnel.spawn(worker, client, record);
+            return response;
+        }
+        Err(refusal) => {
+            record.refused(refusal);
+            refusal.response()
+        }
+    };
+    response.map(|body| body.with_record(record))
+}
+
+/// The response to a client, and what follows it when it is a 101.
+type Forwarded = (Response<ResponseBody>, Option<Tunnel>);
+
+async fn forward(
+    worker: &Rc<Worker>,
+    client: &Client,
+    record: &mut Record,
+    mut request: Request<Incoming>,
+) -> Result<Forwarded, Refusal> {
+    let upgrade = headers::websocket(request.headers())
+        .filter(|_| request.version() == Version::HTTP_11 && request.body().is_end_stream())
+        .map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
+    let (mut parts, body) = request.into_parts();
+    let host = target::settle(&mut parts)?;
+    let name = HostName::parse(host.as_bytes()).ok_or(Refusal::NoRoute)?;
+    let origin = Origin {
+        client: &client.address,
+        host: &host,
+        port: &worker.shared.port,
+        scheme: "http",
+        is_trusted: client.is_trusted,
+    };
+    let id = headers::forward_request(&mut parts.headers, &origin, || worker.random.request_id());
+    record.set_request_id(id);
+
+    let purpose = match &upgrade {
+        None => Purpose::Request,
+        Some((protocol, _)) => {
+            headers::ask_for_upgrade(&mut parts.headers, protocol.clone());
+            Purpose::Upgrade
+        }
+    };
+    let mut outgoing = Outgoing::new(parts, body, client, record);
+    let answer = exchange(worker, record, &name, &mut outgoing, purpose).await?;
+    match upgrade {
+        Some((_, client_side)) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            let (response, tunnel) = tunnel::accept(answer, client_side)?;
+            Ok((response, Some(tunnel)))
+        }
+        Some(_) | None => Ok((respond(answer, &outgoing)?, None)),
+    }
+}
+
+/// What a connection is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// A request like any other.
+    Request,
+    /// To become a tunnel when the backend agrees.
+    Upgrade,
+}
+
+/// A response's head and the connection that its body comes over.
+struct Answer {
+    response: Response<Incoming>,
+    connection: BackendConnection,
+}
+
+/// A request that may have to be sent again.
+struct Outgoing {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    /// `None` while it is being sent.
+    body: Option<RequestBody>,
+    upload: Option<Rc<Upload>>,
+    /// Sending it twice is the same as sending it once, and it can be made again.
+    is_replayable: bool,
+}
+
+impl Outgoing {
+    fn new(parts: Parts, body: Incoming, client: &Client, record: &mut Record) -> Self {
+        let (body, upload) = if body.is_end_stream() {
+            (RequestBody::Empty, None)
+        } else {
+            let upload = Rc::new(Upload::default());
+            record.set_upload(Rc::clone(&upload));
+            let stream = RequestBody::Stream {
+                incoming: body,
+                upload: Rc::clone(&upload),
+                activity: Arc::clone(&client.activity),
+            };
+            (stream, Some(upload))
+        };
+        Self {
+            is_replayable: target::is_idempotent(&parts.method) && body.is_empty(),
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            body: Some(body),
+            upload,
+        }
+    }
+
+    /// The request to send; what could be needed again stays here.
+    fn take(&mut self) -> Request<RequestBody> {
+        let mut request = if self.is_replayable {
+            let mut request = Request::new(RequestBody::Empty);
+            *request.headers_mut() = self.headers.clone();
+            request
+        } else {
+            let body = self.body.take().unwrap_or(RequestBody::Empty);
+            let mut request = Request::new(body);
+            *request.headers_mut() = std::mem::take(&mut self.headers);
+            request
+        };
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        request
+    }
+
+    /// Takes back a request that was not sent; true when it can be sent again.
+    fn give_back(&mut self, unsent: Option<Request<RequestBody>>) -> bool {
+        let Some(request) = unsent else {
+            return self.is_replayable;
+        };
+        if !self.is_replayable {
+            let (parts, body) = request.into_parts();
+            self.headers = parts.headers;
+            self.body = Some(body);
+        }
+        true
+    }
+}
+
+/// Sends `outgoing` to a backend of the route for `name`, to another when that is safe.
+async fn exchange(
+    worker: &Rc<Worker>,
+    record: &mut Record,
+    name: &HostName,
+    outgoing: &mut Outgoing,
+    purpose: Purpose,
+) -> Result<Answer, Refusal> {
+    let mut failed = Failed::default();
+    let mut last = None;
+    for retries in 0..=RETRIES_MAX {
+        if retries > 0 {
+            record.retry();
+        }
+        let chosen = backends::choose(worker, record, name, &failed).await;
+        let backend = match (chosen, last) {
+            (Ok(backend), _) => backend,
+            // There is no other backend to try: what the tried one did is the answer.
+            (Err(_), Some(refusal)) => return Err(refusal),
+            (Err(refusal), None) => return Err(refusal),
+        };
+        match attempt(worker, record, &backend, outgoing, purpose, &mut failed).await {
+            Ok(answer) => return Ok(answer),
+            Err(Attempt::Final(refusal)) => return Err(refusal),
+            Err(Attempt::Again(refusal)) => last = Some(refusal),
+        }
+    }
+    Err(last.unwrap_or(Refusal::BackendRefused))
+}
+
+/// What earlier attempts of the same request have learnt.
+#[derive(Debug, Default)]
+struct Failed {
+    /// Backends not to be asked again.
+    backends: [Option<u64>; 1 + RETRIES_MAX as usize],
+    /// An idle connection turned out to be closed: only fresh ones from here on.
+    needs_fresh: bool,
+}
+
+impl Failed {
+    fn exclude(&mut self, backend: &Backend) {
+        if let Some(free) = self.backends.iter_mut().find(|entry| entry.is_none()) {
+            *free = Some(backend.number);
+        }
+    }
+
+    fn excludes(&self, backend: &Backend) -> bool {
+        self.backends.contains(&Some(backend.number))
+    }
+}
+
+/// How one attempt failed.
+enum Attempt {
+    /// Another may be made; this is the answer when none is left.
+    Again(Refusal),
+    /// The request must not be sent again.
+    Final(Refusal),
+}
+
+async fn attempt(
+    worker: &Rc<Worker>,
+    record: &mut Record,
+    backend: &Arc<Backend>,
+    outgoing: &mut Outgoing,
+    purpose: Purpose,
+    failed: &mut Failed,
+) -> Result<Answer, Attempt> {
+    let started = Instant::now();
+    let idle = match purpose {
+        Purpose::Request if !failed.needs_fresh => worker.pool.take(backend, started),
+        Purpose::Request | Purpose::Upgrade => None,
+    };
+    let was_idle = idle.is_some();
+    let mut connection = match idle {
+        Some(connection) => connection,
+        None => match backends::connect(worker, backend, purpose).await {
+            Ok(connection) => connection,
+            Err(refusal) => {
+                failed.exclude(backend);
+                return Err(Attempt::Again(refusal));
+            }
+        },
+    };
+    let sent = connection.send(outgoing.take());
+    let Ok(result) = tokio::time::timeout(worker.shared.limits.response, sent).await else {
+        return Err(Attempt::Final(Refusal::BackendTimeout));
+    };
+    match result {
+        Ok(response) => {
+            record.answered(response.status(), started.elapsed());
+            Ok(Answer {
+                response,
+                connection,
+            })
+        }
+        Err(failure) => {
+            if was_idle {
+                failed.needs_fresh = true;
+            } else {
+                failed.exclude(backend);
+            }
+            Err(judge(outgoing, failure))
+        }
+    }
+}
+
+/// Whether a request that got no response may be sent again.
+fn judge(outgoing: &mut Outgoing, mut failure: SendFailure) -> Attempt {
+    let unsent = failure.take_message();
+    let error = failure.error();
+    let client_failed = outgoing
+        .upload
+        .as_ref()
+        .is_some_and(|upload| upload.has_failed.get());
+    if client_failed {
+        return Attempt::Final(Refusal::BadRequest);
+    }
+    if error.is_parse() || error.is_user() {
+        return Attempt::Final(Refusal::BackendProtocol);
+    }
+    if outgoing.give_back(unsent) {
+        Attempt::Again(Refusal::BackendClosed)
+    } else {
+        Attempt::Final(Refusal::BackendClosed)
+    }
+}
+
+/// Turns a backend's response into the client's.
+fn respond(answer: Answer, outgoing: &Outgoing) -> Result<Response<ResponseBody>, Refusal> {
+    let Answer {
+        response,
+        mut connection,
+    } = answer;
+    let (mut parts, body) = response.into_parts();
+    if parts.status.is_informational() {
+        return Err(Refusal::BackendProtocol);
+    }
+    if let Some(upload) = &outgoing.upload
+        && !upload.has_ended.get()
+    {
+        connection.detach();
+    }
+    headers::forward_response(&mut parts.headers);
+    parts.version = Version::HTTP_11;
+    Ok(Response::from_parts(
+        parts,
+        ResponseBody::backend(body, connection),
+    ))
+}

@@ -1,0 +1,294 @@
+//! Follows the cluster's routing table and hands each newer one to every worker.
+//!
+//! ```text
+//! disk ─┐
+//!       ├─> install ─> ArcSwap ─> worker 0..n ─> applied ─> report
+//! watch ┘      └─> disk
+//! ```
+//! A table is taken only when its generation is newer. It is *applied* when every worker uses it
+//! for new requests: each is woken, takes it and says so. The loop here never stops while the
+//! router runs; while no pacemaker answers it waits longer each time, and the last table serves.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use common::id::Generation;
+use common::routing_table::RoutingTable;
+use pacemaker_client::Client;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::random;
+use crate::routes::{CompiledTable, Registry};
+use crate::table_file::TableFile;
+
+/// The first wait after a failed watch.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+/// The longest wait between watches: a cluster that comes back is seen this soon.
+const RETRY_MAX: Duration = Duration::from_secs(3);
+/// Compiling so many routes takes a few milliseconds, too long for a thread that others share.
+const ROUTES_COMPILED_INLINE: usize = 2_000;
+
+/// The table in use, and who has taken it.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub(crate) current: Arc<ArcSwap<CompiledTable>>,
+    registry: Mutex<Registry>,
+    workers: Box<[Signal]>,
+    /// Wakes the reporter.
+    pub(crate) changed: Arc<Notify>,
+    started: Instant,
+    /// When a pacemaker last answered a watch, milliseconds since `started` plus one; 0 is never.
+    contact_ms: AtomicU64,
+}
+
+/// How a worker hears of a newer table, and says that it uses it.
+#[derive(Debug, Default)]
+struct Signal {
+    newer: Notify,
+    applied: AtomicU64,
+}
+
+impl Tables {
+    pub(crate) fn new(workers: usize) -> Self {
+        let changed = Arc::new(Notify::new());
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(CompiledTable::default())),
+            registry: Mutex::new(Registry::new(workers, Arc::clone(&changed))),
+            workers: (0..workers).map(|_| Signal::default()).collect(),
+            changed,
+            started: Instant::now(),
+            contact_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Runs `work` on the registry; never called by a request.
+    pub(crate) fn with_registry<T>(&self, work: impl FnOnce(&mut Registry) -> T) -> T {
+        work(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Swaps to `table` when it is newer than the one in use, and wakes every worker.
+    pub(crate) fn install(&self, table: &RoutingTable) -> bool {
+        let is_newer = self.with_registry(|registry| {
+            if table.generation <= self.current.load().generation {
+                return false;
+            }
+            self.current.store(Arc::new(registry.compile(table)));
+            true
+        });
+        if is_newer {
+            for worker in &self.workers {
+                worker.newer.notify_one();
+            }
+        }
+        is_newer
+    }
+
+    /// Resolves when a worker should look at the table again.
+    pub(crate) async fn newer(&self, worker: usize) {
+        self.workers[worker].newer.notified().await;
+    }
+
+    /// Says that `worker` uses `generation` for every request from here on.
+    pub(crate) fn acknowledge(&self, worker: usize, generation: Generation) {
+        let before = self.workers[worker]
+            .applied
+            .swap(generation.0, Ordering::SeqCst);
+        if before != generation.0 {
+            self.changed.notify_one();
+        }
+    }
+
+    /// The table that each worker uses.
+    pub(crate) fn applied_by_worker(&self) -> Vec<Generation> {
+        self.workers
+            .iter()
+            .map(|worker| Generation(worker.applied.load(Ordering::SeqCst)))
+            .collect()
+    }
+
+    /// The table that every worker uses, or a newer one.
+    pub(crate) fn applied(&self) -> Generation {
+        self.applied_by_worker()
+            .into_iter()
+            .min()
+            .unwrap_or_default()
+    }
+
+    /// Time since a pacemaker last answered a watch; since the start when none has.
+    pub(crate) fn staleness(&self) -> Duration {
+        let contact = Duration::from_millis(self.contact_ms.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(contact)
+    }
+
+    /// True once a pacemaker has answered.
+    pub(crate) fn has_had_contact(&self) -> bool {
+        self.contact_ms.load(Ordering::Relaxed) > 0
+    }
+
+    fn note_contact(&self) {
+        let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.contact_ms
+            .store(ms.saturating_add(1), Ordering::Relaxed);
+    }
+}
+
+/// Watches the cluster's routes until `shutdown`.
+pub(crate) async fn follow(
+    tables: Arc<Tables>,
+    client: Client,
+    file: TableFile,
+    shutdown: CancellationToken,
+) {
+    let (keep, kept) = watch::channel(None);
+    let keeper = tokio::spawn(keep_on_disk(file, kept));
+    let mut wait = Backoff::default();
+    let mut is_reachable = true;
+    loop {
+        let after = tables.current.load().generation;
+        let begun = Instant::now();
+        let answer = tokio::select! {
+            answer = client.watch_routes(after) => answer,
+            () = shutdown.cancelled() => break,
+        };
+        let made_progress = match answer {
+            Ok(Some(table)) => {
+                tables.note_contact();
+                let table = Arc::new(table);
+                let is_newer = install(&tables, &table).await;
+                if is_newer {
+                    tracing::debug!(
+                        generation = table.generation.0,
+                        routes = table.routes.len(),
+                        "took a newer routing table"
+                    );
+                    keep.send_replace(Some(table));
+                } else {
+                    tracing::warn!(
+                        found = table.generation.0,
+                        held = after.0,
+                        "the cluster's routing table is not newer than ours; keeping ours"
+                    );
+                }
+                is_newer
+            }
+            Ok(None) => {
+                tables.note_contact();
+                begun.elapsed() > RETRY_MAX
+            }
+            Err(error) => {
+                if is_reachable {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot watch the routes; serving the last table"
+                    );
+                }
+                is_reachable = false;
+                false
+            }
+        };
+        if made_progress {
+            is_reachable = true;
+            wait = Backoff::default();
+        } else if wait.pause(&shutdown).await.is_break() {
+            break;
+        }
+    }
+    drop(keep);
+    if let Err(error) = keeper.await {
+        tracing::error!(%error, "the task that keeps the routing table failed");
+    }
+}
+
+async fn install(tables: &Arc<Tables>, table: &Arc<RoutingTable>) -> bool {
+    if table.routes.len() <= ROUTES_COMPILED_INLINE {
+        return tables.install(table);
+    }
+    let (tables, table) = (Arc::clone(tables), Arc::clone(table));
+    tokio::task::spawn_blocking(move || tables.install(&table))
+        .await
+        .unwrap_or_default()
+}
+
+/// Writes the newest table it is sent; one that is overtaken while another is written is skipped.
+async fn keep_on_disk(file: TableFile, mut kept: watch::Receiver<Option<Arc<RoutingTable>>>) {
+    while kept.changed().await.is_ok() {
+        let Some(table) = kept.borrow_and_update().clone() else {
+            continue;
+        };
+        let file = file.clone();
+        match tokio::task::spawn_blocking(move || file.save(&table)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a restart would serve an older table"
+                );
+            }
+            Err(error) => tracing::error!(%error, "writing the routing table panicked"),
+        }
+    }
+}
+
+/// Waits that double, each cut by chance so that routers do not come back together.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    next: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { next: RETRY_FIRST }
+    }
+}
+
+impl Backoff {
+    /// Waits between half of the next step and all of it; breaks at shutdown.
+    pub(crate) async fn pause(
+        &mut self,
+        shutdown: &CancellationToken,
+    ) -> std::ops::ControlFlow<()> {
+        let share =
+            f64::from(u32::try_from(random::seed() >> 33).unwrap_or(0)) / f64::from(1_u32 << 31);
+        let wait = self.next.mul_f64(0.5 + share / 2.0);
+        self.next = (self.next * 2).min(RETRY_MAX);
+        match tokio::time::timeout(wait, shutdown.cancelled()).await {
+            Ok(()) => std::ops::ControlFlow::Break(()),
+            Err(_elapsed) => std::ops::ControlFlow::Continue(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(generation: u64) -> RoutingTable {
+        RoutingTable {
+            generation: Generation(generation),
+            ..RoutingTable::default()
+        }
+    }
+
+    #[test]
+    fn only_a_newer_table_is_taken() {
+        let tables = Tables::new(1);
+        assert!(tables.install(&table(5)));
+        assert!(!tables.install(&table(5)));
+        assert!(!tables.install(&table(4)));
+        assert_eq!(tables.current.load().generation, Generation(5));
+        assert!(tables.install(&table(6)));
+    }
+
+    #[test]
+    fn a_table_is_applied_when_every_worker_has_it() {
+        let tables = Tables::new(2);
+        assert!(tables.install(&table(5)));
+        tables.acknowledge(0, Generation(5));
+        assert_eq!(tables.applied(), Generation(0));
+        tables.acknowledge(1, Generation(5));
+        assert_eq!(tables.applied(), Generation(5));
+    }
+}

@@ -1,0 +1,310 @@
+//! One worker: a thread with a single-threaded runtime, a listener, a pool, and its own counters.
+//!
+//! Nothing here is shared with another worker but the tables and the counts of requests in flight,
+//! and nothing is locked on a request's way. Tasks of a worker:
+//!
+//! | task | input | output |
+//! |---|---|---|
+//! | main | the listener | one task for each connection |
+//! | | newer tables | the pool, held requests, the acknowledgement |
+//! | | time | closes silent connections, sweeps the pool |
+//! | connection | a client | requests to backends |
+//! | tunnel | an upgraded connection | bytes both ways |
+//! | probe | an ejected backend | its re-admission |
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Cache};
+use http::HeaderValue;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::access_log::AccessLog;
+use crate::activity::Clock;
+use crate::client::{self, Watched};
+use crate::network::Network;
+use crate::pool::Pool;
+use crate::random::Random;
+use crate::routes::CompiledTable;
+use crate::statistics::WorkerStatistics;
+use crate::table::Tables;
+
+/// How often a worker looks at its connections; its clock counts these.
+const TICK: Duration = Duration::from_secs(1);
+/// The wait after a connection could not be accepted: out of descriptors, most likely.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// What all workers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) statistics: Box<[WorkerStatistics]>,
+    pub(crate) log: Option<AccessLog>,
+    pub(crate) limits: Limits,
+    pub(crate) trusted_clients: Vec<Network>,
+    /// The public port, as `X-Forwarded-Port` has it.
+    pub(crate) port: HeaderValue,
+    /// Cancelled when workers are to drain and end.
+    pub(crate) stop: CancellationToken,
+}
+
+/// The limits of the configuration that workers keep.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Client connections of one worker.
+    pub(crate) connections: usize,
+    pub(crate) drain: Duration,
+    pub(crate) hold: Duration,
+    pub(crate) connect: Duration,
+    pub(crate) response: Duration,
+}
+
+/// The state of one worker; it never leaves its thread.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    table: RefCell<Cache<Arc<ArcSwap<CompiledTable>>, Arc<CompiledTable>>>,
+    pub(crate) pool: Pool,
+    pub(crate) random: Random,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) connections: Connections,
+    pub(crate) log: Option<AccessLog>,
+    /// Wakes requests that are held when the table has changed.
+    pub(crate) table_changed: Notify,
+    pub(crate) held: Cell<usize>,
+    /// Cancelled when the drain has taken long enough: tunnels end.
+    pub(crate) ending: CancellationToken,
+}
+
+/// Runs a worker on the current thread until `shared.stop` and its drain are over.
+pub(crate) fn run(
+    shared: Arc<Shared>,
+    index: usize,
+    listener: std::net::TcpListener,
+) -> io::Result<()> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(async move {
+        let listener = TcpListener::from_std(listener)?;
+        Worker::new(shared, index).serve(listener).await;
+        Ok(())
+    })
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>, index: usize) -> Rc<Self> {
+        Rc::new(Self {
+            index,
+            table: RefCell::new(Cache::new(Arc::clone(&shared.tables.current))),
+            pool: Pool::default(),
+            random: Random::seeded(),
+            clock: Arc::new(Clock::new()),
+            connections: Connections::default(),
+            log: shared.log.clone(),
+            table_changed: Notify::new(),
+            held: Cell::new(0),
+            ending: CancellationToken::new(),
+            shared,
+        })
+    }
+
+    /// Runs `look` on the newest table.
+    ///
+    /// It cannot await, so a request that is counted within it is counted before this worker
+    /// acknowledges a newer table.
+    pub(crate) fn with_table<T>(&self, look: impl FnOnce(&Arc<CompiledTable>) -> T) -> T {
+        look(self.table.borrow_mut().load())
+    }
+
+    pub(crate) fn statistics(&self) -> &WorkerStatistics {
+        &self.shared.statistics[self.index]
+    }
+
+    pub(crate) fn is_trusted(&self, address: IpAddr) -> bool {
+        self.shared
+            .trusted_clients
+            .iter()
+            .any(|network| network.contains(address))
+    }
+
+    async fn serve(self: Rc<Self>, listener: TcpListener) {
+        self.follow_table();
+        // In one task, so that a panic in any of them ends the worker and with it the router.
+        tokio::select! {
+            () = self.accept_and_drain(listener) => {}
+            () = self.follow() => {}
+            () = self.tick() => {}
+        }
+    }
+
+    async fn accept_and_drain(self: &Rc<Self>, listener: TcpListener) {
+        self.accept(listener).await;
+        self.drain().await;
+    }
+
+    /// Accepts until told to stop; at the limit of connections it waits for one to end.
+    async fn accept(self: &Rc<Self>, listener: TcpListener) {
+        let mut is_failing = false;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.shared.stop.cancelled() => return,
+                accepted = self.accept_one(&listener) => accepted,
+            };
+            match accepted {
+                Ok((stream, remote)) => {
+                    is_failing = false;
+                    tokio::task::spawn_local(client::serve(Rc::clone(self), stream, remote));
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::warn!(%error, "cannot accept connections for a moment");
+                    }
+                    let stop = self.shared.stop.cancelled();
+                    if tokio::time::timeout(ACCEPT_RETRY, stop).await.is_ok() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn accept_one(
+        &self,
+        listener: &TcpListener,
+    ) -> io::Result<(tokio::net::TcpStream, std::net::SocketAddr)> {
+        while self.connections.len() >= self.shared.limits.connections {
+            self.connections.ended.notified().await;
+        }
+        listener.accept().await
+    }
+
+    /// Takes newer tables as they come, so that an idle worker acknowledges them too.
+    async fn follow(&self) {
+        loop {
+            self.shared.tables.newer(self.index).await;
+            self.follow_table();
+        }
+    }
+
+    fn follow_table(&self) {
+        let generation = self.with_table(|table| {
+            self.pool.follow(table);
+            table.generation
+        });
+        self.table_changed.notify_waiters();
+        self.shared.tables.acknowledge(self.index, generation);
+    }
+
+    async fn tick(&self) {
+        let mut interval = tokio::time::interval(TICK);
+        loop {
+            interval.tick().await;
+            let now = self.clock.tick();
+            let timed_out = self.connections.check(now);
+            self.statistics().connections_timed_out.add(timed_out);
+            self.pool.sweep(Instant::now());
+        }
+    }
+
+    /// Lets requests in progress end, then ends what is left.
+    async fn drain(&self) {
+        self.connections.finish_all();
+        let all_ended = async {
+            while self.connections.len() > 0 {
+                self.connections.ended.notified().await;
+            }
+        };
+        if tokio::time::timeout(self.shared.limits.drain, all_ended)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                worker = self.index,
+                connections = self.connections.len(),
+                "requests were still in flight at the end of the drain"
+            );
+        }
+        self.ending.cancel();
+    }
+}
+
+/// The open client connections of one worker, tunnels among them.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    open: RefCell<HashMap<u64, Option<Rc<Watched>>>>,
+    next: Cell<u64>,
+    /// Told whenever one ends; only one task waits at a time.
+    ended: Notify,
+}
+
+/// Keeps one connection in [`Connections`] while it lives.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    worker: Rc<Worker>,
+    number: u64,
+}
+
+impl Connections {
+    /// Adds a connection that is watched for silence.
+    pub(crate) fn register(&self, worker: &Rc<Worker>, watched: Rc<Watched>) -> Registration {
+        worker.statistics().connections_accepted.add(1);
+        self.add(worker, Some(watched))
+    }
+
+    /// Adds a tunnel, which watches itself.
+    pub(crate) fn register_tunnel(&self, worker: &Rc<Worker>) -> Registration {
+        self.add(worker, None)
+    }
+
+    fn add(&self, worker: &Rc<Worker>, watched: Option<Rc<Watched>>) -> Registration {
+        let number = self.next.get();
+        self.next.set(number.wrapping_add(1));
+        self.open.borrow_mut().insert(number, watched);
+        Registration {
+            worker: Rc::clone(worker),
+            number,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    fn check(&self, now: u32) -> u64 {
+        let open = self.open.borrow();
+        let silent = open
+            .values()
+            .flatten()
+            .filter(|watched| watched.check(now))
+            .count();
+        u64::try_from(silent).unwrap_or(0)
+    }
+
+    fn finish_all(&self) {
+        for watched in self.open.borrow().values().flatten() {
+            watched.finish();
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let connections = &self.worker.connections;
+        let removed = connections.open.borrow_mut().remove(&self.number);
+        if let Some(Some(_)) = removed {
+            self.worker.statistics().connections_closed.add(1);
+        }
+        connections.ended.notify_one();
+    }
+}
