@@ -79,34 +79,9 @@ fn refused(doing: &str, path: &Path, text: &str, faults: Vec<Fault>) -> CommandE
             if count == 1 { "fault" } else { "faults" }
         ),
     );
-    error.rendered = render(path, text, &faults);
+    error.rendered = manifest::render_faults(&path.display().to_string(), text, &faults);
     error.faults = faults;
     error
-}
-
-/// The faults as a person reads them, each beside its line.
-fn render(path: &Path, text: &str, faults: &[Fault]) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    let mut rendered = String::new();
-    for fault in faults {
-        rendered.push_str(&format!(
-            "{}:{}:{}: {}{}{}\n",
-            path.display(),
-            fault.line,
-            fault.column,
-            fault.path,
-            if fault.path.is_empty() { "" } else { ": " },
-            fault.message
-        ));
-        let line = usize::try_from(fault.line)
-            .ok()
-            .and_then(|line| lines.get(line.checked_sub(1)?));
-        if let Some(line) = line {
-            let indent = usize::try_from(fault.column).unwrap_or(1).saturating_sub(1);
-            rendered.push_str(&format!("    | {line}\n    | {:indent$}^\n", ""));
-        }
-    }
-    rendered
 }
 
 /// A notice as a person reads it.

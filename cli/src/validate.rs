@@ -8,9 +8,7 @@ use crate::output::Output;
 /// Checks a manifest, or prints what a manifest may say.
 pub(crate) fn run(arguments: &ValidateArguments, output: Output) -> Result<(), CommandError> {
     if arguments.schema {
-        return output.result(&common::manifest::json_schema(), |schema| {
-            format!("{schema:#}")
-        });
+        return output.result(&common::manifest::schema(), |schema| format!("{schema:#}"));
     }
     let manifest = manifest::read("validate the manifest", &arguments.directory)?;
     let application = &manifest.checked.spec.application;

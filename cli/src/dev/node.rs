@@ -169,12 +169,9 @@ impl Start<'_> {
     }
 
     async fn router(&mut self, node: NodeId) -> Result<(), CommandError> {
-        let config = router::Config::new(
-            node,
-            self.data.role("router"),
-            self.router,
-            self.client.clone(),
-        );
+        let mut config = router::Config::new(node, self.data.role("router"), self.client.clone());
+        config.listen = self.router;
+        config.access_log = true;
         let running = router::start(config, self.shutdown.clone())
             .await
             .map_err(|error| not_started("router", &error))?;

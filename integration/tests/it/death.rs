@@ -85,16 +85,13 @@ async fn heart_and_router_serve_from_disk_with_no_pacemaker() -> Result<()> {
     dev.kill().await?;
 
     let shutdown = CancellationToken::new();
-    let running = router::start(
-        router::Config::new(
-            NodeId(1),
-            dev.data().join("router"),
-            "127.0.0.1:0".parse()?,
-            Client::new(&[dead], "nobody")?,
-        ),
-        shutdown.clone(),
-    )
-    .await?;
+    let mut config = router::Config::new(
+        NodeId(1),
+        dev.data().join("router"),
+        Client::new(&[dead], "nobody")?,
+    );
+    config.listen = "127.0.0.1:0".parse()?;
+    let running = router::start(config, shutdown.clone()).await?;
 
     let mut connection = Connection::open(running.address).await?;
     let answer = connection.get(&DevProcess::host("hello"), "/").await?;
