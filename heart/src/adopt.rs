@@ -1,0 +1,282 @@
+//! What an earlier heart left: processes to adopt, records to read, debris to remove.
+//!
+//! Runs once, before anything else. A process is adopted only when its shim is provably the one
+//! that was recorded (pid, start time and boot id, verified through a pidfd); a stranger that has its
+//! pid today is neither adopted nor signalled. What the journal does not know of is killed and removed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use common::id::InstanceId;
+use common::instance::FailureCode;
+
+use crate::clock::Moment;
+use crate::directories::{Directories, WorkDirectory};
+use crate::failure::failure;
+use crate::fetch::remove_if_present;
+use crate::local::{Condition, Entry, Held, delay_before_restart};
+use crate::runs;
+use crate::shim::{self, ExitRecord, ProcessIdentity, ProcessRecord};
+
+/// How long a shim that has just been started by a heart that died may take to say what it runs.
+const SHIM_BEGINS_WITHIN: Duration = Duration::from_secs(5);
+
+/// The pause between two looks at it.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// An earlier heart's directory could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A directory or a record.
+    #[error("reading what an earlier heart left in {}", path.display())]
+    Read {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A process that nobody owns could not be ended.
+    #[error("ending what is left of a run in {}", path.display())]
+    Kill {
+        /// Its run directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How a run stands that an earlier heart began.
+enum Found {
+    /// There was none.
+    Nothing,
+    /// It goes on.
+    Alive(ProcessRecord),
+    /// It has ended, and left this record, or none when its shim was killed.
+    Ended(Option<ExitRecord>),
+}
+
+/// Looks at everything on disk; returns what this node holds.
+///
+/// # Errors
+/// When a directory cannot be read, or a process without owner cannot be ended.
+pub(crate) fn adopt(
+    directories: &Directories,
+    entries: BTreeMap<InstanceId, Entry>,
+    boot_id: &str,
+) -> Result<BTreeMap<InstanceId, Held>, Error> {
+    remove_strays(directories, &entries)?;
+    remove_builds(directories)?;
+    let mut instances = BTreeMap::new();
+    for (id, entry) in entries {
+        let held = adopt_instance(directories, id, entry, boot_id)?;
+        instances.insert(id, held);
+    }
+    Ok(instances)
+}
+
+fn adopt_instance(
+    directories: &Directories,
+    id: InstanceId,
+    mut entry: Entry,
+    boot_id: &str,
+) -> Result<Held, Error> {
+    let directory = directories.instance(id);
+    end_run(&directory.startup(), id)?;
+    let found = find_run(&directory.run(), id)?;
+    let is_lost = entry.boot_id != boot_id && !entry.is_synced;
+    entry.is_laid_out = entry.is_laid_out && !is_lost && directory.code().is_dir();
+    if entry.is_laid_out {
+        boot_id.clone_into(&mut entry.boot_id);
+    } else if !matches!(found, Found::Alive(_)) {
+        reset(&directory, &mut entry, boot_id)?;
+    }
+    let (condition, failure) = match found {
+        Found::Alive(process) => {
+            tracing::info!(instance = %id, pid = process.application.pid, "adopted a process");
+            let condition = if entry.has_passed {
+                Condition::Running {
+                    process,
+                    since: Moment(0),
+                }
+            } else {
+                Condition::Starting(process)
+            };
+            (condition, None)
+        }
+        Found::Ended(Some(record)) if record.stop_requested => {
+            entry.needs_startup = true;
+            (Condition::Idle, None)
+        }
+        Found::Ended(record) => {
+            let ended = runs::describe(record.as_ref().map(|record| &record.ending));
+            let text = format!("the process {ended} while no heart watched it");
+            (Condition::Idle, Some(failure(FailureCode::Exited, text)))
+        }
+        Found::Nothing => (Condition::Idle, None),
+    };
+    let is_over = condition == Condition::Idle;
+    let mut held = Held::idle(entry);
+    held.condition = condition;
+    if let Some(mut failure) = failure {
+        failure.output_tail = runs::tail_since(&directory.log(), 0);
+        held.entry.failure = Some(failure);
+    }
+    if is_over && held.entry.failure.is_some() {
+        let delay = delay_before_restart(held.entry.restarts, held.entry.has_passed);
+        held.retry_at = Some(Moment(0).after(delay));
+    }
+    Ok(held)
+}
+
+/// Forgets the code: it may be half there.
+fn reset(directory: &WorkDirectory, entry: &mut Entry, boot_id: &str) -> Result<(), Error> {
+    for path in [directory.code(), directory.partial_code()] {
+        remove_if_present(&path).map_err(|source| Error::Read { path, source })?;
+    }
+    entry.is_laid_out = false;
+    entry.is_synced = false;
+    entry.needs_startup = true;
+    boot_id.clone_into(&mut entry.boot_id);
+    Ok(())
+}
+
+/// Ends and removes instances that the journal does not know of.
+fn remove_strays(
+    directories: &Directories,
+    entries: &BTreeMap<InstanceId, Entry>,
+) -> Result<(), Error> {
+    for path in list(&directories.instances())? {
+        let id: Option<InstanceId> = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok());
+        if id.is_some_and(|id| entries.contains_key(&id)) {
+            continue;
+        }
+        let directory = WorkDirectory::at(path.clone());
+        if let Some(id) = id {
+            end_run(&directory.startup(), id)?;
+            end_run(&directory.run(), id)?;
+        }
+        tracing::info!(directory = %path.display(), "removing what nobody knows of");
+        remove_if_present(&path).map_err(|source| Error::Read { path, source })?;
+    }
+    Ok(())
+}
+
+/// Ends and removes all builds: one that is still assigned is done again.
+fn remove_builds(directories: &Directories) -> Result<(), Error> {
+    for path in list(&directories.builds())? {
+        end_run(&WorkDirectory::at(path.clone()).run(), crate::build::NO_INSTANCE)?;
+        remove_if_present(&path).map_err(|source| Error::Read { path, source })?;
+    }
+    Ok(())
+}
+
+fn list(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let read = |source| Error::Read {
+        path: directory.to_owned(),
+        source,
+    };
+    fs::create_dir_all(directory).map_err(read)?;
+    fs::read_dir(directory)
+        .map_err(read)?
+        .map(|entry| entry.map(|entry| entry.path()).map_err(read))
+        .collect()
+}
+
+/// Ends whatever is left of a run.
+fn end_run(run_directory: &Path, id: InstanceId) -> Result<(), Error> {
+    if let Found::Alive(_) = find_run(run_directory, id)? {
+        kill(run_directory, id)?;
+    }
+    Ok(())
+}
+
+fn find_run(run_directory: &Path, id: InstanceId) -> Result<Found, Error> {
+    let read = |source| Error::Read {
+        path: run_directory.to_owned(),
+        source,
+    };
+    if !run_directory.is_dir() {
+        return Ok(Found::Nothing);
+    }
+    let begin = Instant::now();
+    let mut shim = None;
+    let mut is_first_look = true;
+    loop {
+        let process = ProcessRecord::read(run_directory).map_err(read)?;
+        let exit = ExitRecord::read(run_directory).map_err(read)?;
+        match (process, exit) {
+            (_, Some(exit)) => return Ok(Found::Ended(Some(exit))),
+            (Some(process), None) if process.shim.is_alive() => return Ok(Found::Alive(process)),
+            (Some(process), None) => {
+                if is_of_this_boot(&process.shim) {
+                    kill(run_directory, id)?;
+                }
+                return Ok(Found::Ended(None));
+            }
+            (None, None) => {}
+        }
+        if is_first_look {
+            is_first_look = false;
+            // After this the records are looked at again: a shim that is gone has left one, or none.
+            shim = find_shim(run_directory).map_err(read)?;
+            continue;
+        }
+        let is_beginning = shim.as_ref().is_some_and(ProcessIdentity::is_alive);
+        if !is_beginning {
+            kill(run_directory, id)?;
+            return Ok(Found::Nothing);
+        }
+        if begin.elapsed() > SHIM_BEGINS_WITHIN {
+            if let Some(shim) = &shim {
+                shim::request_stop(shim).map_err(read)?;
+            }
+            return Err(read(io::Error::from(io::ErrorKind::TimedOut)));
+        }
+        pause();
+    }
+}
+
+fn is_of_this_boot(shim: &ProcessIdentity) -> bool {
+    ProcessIdentity::current().is_ok_and(|own| own.boot_id == shim.boot_id)
+}
+
+fn kill(run_directory: &Path, id: InstanceId) -> Result<(), Error> {
+    shim::kill_tree(run_directory, id).map_err(|source| Error::Kill {
+        path: run_directory.to_owned(),
+        source,
+    })
+}
+
+/// Finds the shim of a run by its command line: a heart that died in this moment could not record it.
+fn find_shim(run_directory: &Path) -> io::Result<Option<ProcessIdentity>> {
+    let wanted = run_directory.as_os_str().as_bytes();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Ok(command_line) = fs::read(entry.path().join("cmdline")) else {
+            continue;
+        };
+        if command_line.split(|byte| *byte == 0).any(|word| word == wanted) {
+            return Ok(ProcessIdentity::of(pid).ok());
+        }
+    }
+    Ok(None)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a shim that belongs to nobody can only be polled; nothing else runs yet"
+)]
+fn pause() {
+    std::thread::sleep(LOOK_EVERY);
+}

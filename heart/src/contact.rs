@@ -1,0 +1,151 @@
+//! When a pacemaker was last heard, and what that means for exclusive instances.
+//!
+//! Moments are those at which a request was *sent*: the pacemaker cannot have received it earlier, so
+//! its own count of the node's TTL began later than ours, and ours ends first.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use common::time::Span;
+use tokio::sync::Notify;
+
+use crate::clock::Moment;
+use crate::local::Fence;
+
+/// What the tasks that talk to pacemakers tell the loop.
+#[derive(Debug, Default)]
+pub(crate) struct Contact {
+    heard: Mutex<Heard>,
+    /// Asks for the assignment anew, without waiting for a newer one.
+    pub(crate) confirm: Notify,
+}
+
+/// When a pacemaker was heard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Heard {
+    /// When the last report that was acknowledged was sent; zero: none yet, the heart has just begun.
+    pub(crate) acknowledged: Moment,
+    /// When the last question for the assignment that was answered was sent.
+    pub(crate) confirmed: Option<Moment>,
+}
+
+impl Contact {
+    /// A report that was sent at `sent` has been acknowledged.
+    pub(crate) fn note_acknowledged(&self, sent: Moment) {
+        self.change(|heard| heard.acknowledged = heard.acknowledged.max(sent));
+    }
+
+    /// A question for the assignment that was sent at `sent` has been answered.
+    pub(crate) fn note_confirmed(&self, sent: Moment) {
+        self.change(|heard| heard.confirmed = heard.confirmed.max(Some(sent)));
+    }
+
+    /// What has been heard so far.
+    pub(crate) fn heard(&self) -> Heard {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Heard)) {
+        change(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Decides whether exclusive instances may run: pure, told the time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FenceRule {
+    /// `None`: they always may.
+    ttl: Option<Span>,
+    fence: Fence,
+    /// When the node was last known to be cut off (or began).
+    lost_at: Moment,
+}
+
+impl FenceRule {
+    /// The rule of a node with this TTL; `None` when nobody else could start its instances.
+    pub(crate) fn new(ttl: Option<Span>) -> Self {
+        let fence = match ttl {
+            Some(_) => Fence::Unconfirmed,
+            None => Fence::Open,
+        };
+        Self {
+            ttl,
+            fence,
+            lost_at: Moment(0),
+        }
+    }
+
+    /// The fence at `now`.
+    pub(crate) fn judge(&mut self, heard: Heard, now: Moment) -> Fence {
+        let Some(ttl) = self.ttl else {
+            return Fence::Open;
+        };
+        self.fence = if now.since(heard.acknowledged) > ttl {
+            self.lost_at = now;
+            Fence::Closed
+        } else if self.fence == Fence::Open
+            || heard.confirmed.is_some_and(|at| at >= self.lost_at)
+        {
+            Fence::Open
+        } else {
+            Fence::Unconfirmed
+        };
+        self.fence
+    }
+
+    /// When the fence closes unless something is heard.
+    pub(crate) fn deadline(&self, heard: Heard) -> Option<Moment> {
+        let ttl = self.ttl?;
+        match self.fence {
+            Fence::Closed => None,
+            Fence::Open | Fence::Unconfirmed => Some(heard.acknowledged.after(ttl).after(Span(1))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(acknowledged: u64, confirmed: Option<u64>) -> Heard {
+        Heard {
+            acknowledged: Moment(acknowledged),
+            confirmed: confirmed.map(Moment),
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_cut_off_for_the_ttl_closes_and_opens_only_when_confirmed() {
+        let mut rule = FenceRule::new(Some(Span(3000)));
+
+        assert_eq!(rule.judge(heard(0, None), Moment(10)), Fence::Unconfirmed);
+        assert_eq!(rule.judge(heard(0, Some(5)), Moment(20)), Fence::Open);
+        assert_eq!(rule.judge(heard(0, Some(5)), Moment(3000)), Fence::Open);
+        assert_eq!(rule.judge(heard(0, Some(5)), Moment(3001)), Fence::Closed);
+
+        // Heard again, but the assignment may be an old one.
+        let again = heard(3900, Some(5));
+        assert_eq!(rule.judge(again, Moment(4000)), Fence::Unconfirmed);
+        let confirmed = heard(3900, Some(4000));
+        assert_eq!(rule.judge(confirmed, Moment(4001)), Fence::Open);
+    }
+
+    #[test]
+    fn the_deadline_is_the_first_moment_of_a_closed_fence() {
+        let mut rule = FenceRule::new(Some(Span(3000)));
+        let heard = heard(100, Some(100));
+        assert_eq!(rule.judge(heard, Moment(200)), Fence::Open);
+
+        let deadline = rule.deadline(heard).unwrap();
+
+        assert_eq!(rule.judge(heard, Moment(deadline.0 - 1)), Fence::Open);
+        assert_eq!(rule.judge(heard, deadline), Fence::Closed);
+    }
+
+    #[test]
+    fn a_node_that_nobody_could_replace_is_never_fenced() {
+        let mut rule = FenceRule::new(None);
+
+        assert_eq!(rule.judge(Heard::default(), Moment(u64::MAX)), Fence::Open);
+        assert_eq!(rule.deadline(Heard::default()), None);
+    }
+}

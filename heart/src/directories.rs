@@ -1,0 +1,121 @@
+//! Where everything is on disk.
+//!
+//! ```text
+//! <data>/journal.redb, assignment.json, lock
+//! <data>/packages/<digest>/{tree,about.json}   <data>/packages/partial/…
+//! <data>/instances/<id>/{code,run,startup,log,tmp}
+//! <data>/builds/<job>/{code,run,log,tmp}
+//! ```
+//! Names are made of numbers and digests only, so nothing that a user wrote becomes a path. What
+//! is being made has a name that ends in `.partial` until it is complete.
+
+use std::path::{Path, PathBuf};
+
+use common::digest::Digest;
+use common::id::{InstanceId, JobId};
+
+/// The heart's data directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Directories {
+    root: PathBuf,
+}
+
+/// The directory of one instance or one build.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkDirectory {
+    root: PathBuf,
+}
+
+impl Directories {
+    pub(crate) const fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Held locked while a heart uses the directory.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.root.join("journal.redb")
+    }
+
+    pub(crate) fn assignment(&self) -> PathBuf {
+        self.root.join("assignment.json")
+    }
+
+    pub(crate) fn packages(&self) -> PathBuf {
+        self.root.join("packages")
+    }
+
+    /// Downloads and unpacked trees that are not complete.
+    pub(crate) fn partial_packages(&self) -> PathBuf {
+        self.packages().join("partial")
+    }
+
+    pub(crate) fn package(&self, digest: &Digest) -> PathBuf {
+        self.packages().join(digest.as_str())
+    }
+
+    pub(crate) fn instances(&self) -> PathBuf {
+        self.root.join("instances")
+    }
+
+    pub(crate) fn instance(&self, id: InstanceId) -> WorkDirectory {
+        WorkDirectory {
+            root: self.instances().join(id.to_string()),
+        }
+    }
+
+    pub(crate) fn builds(&self) -> PathBuf {
+        self.root.join("builds")
+    }
+
+    pub(crate) fn build(&self, job: JobId) -> WorkDirectory {
+        WorkDirectory {
+            root: self.builds().join(job.to_string()),
+        }
+    }
+}
+
+impl WorkDirectory {
+    /// A directory that was found.
+    pub(crate) const fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The code: working directory and home of the process.
+    pub(crate) fn code(&self) -> PathBuf {
+        self.root.join("code")
+    }
+
+    pub(crate) fn partial_code(&self) -> PathBuf {
+        self.root.join("code.partial")
+    }
+
+    /// The run directory of the process.
+    pub(crate) fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    /// The run directory of the startup commands.
+    pub(crate) fn startup(&self) -> PathBuf {
+        self.root.join("startup")
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+}

@@ -1,0 +1,136 @@
+//! Performs one [`HeartAction`](crate::plan::HeartAction), each in a task of its own.
+//!
+//! A task tells the loop how it went by an [`Event`] and never decides what comes next. Everything
+//! here may be done twice: directories are made under temporary names and renamed, what is there
+//! already is used or replaced. How many tasks of a kind work at once is bounded.
+
+mod housekeeping;
+mod launch;
+mod lay_out;
+mod remove;
+mod supervise;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use common::id::InstanceId;
+use pacemaker_client::Client;
+use serde_json::Value;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::Config;
+use crate::crash_point::Crash;
+use crate::directories::Directories;
+use crate::fetch::Packages;
+use crate::local::Event;
+use crate::metrics::Metrics;
+use crate::runs::Runs;
+
+pub(crate) use launch::Launch;
+pub(crate) use supervise::Supervision;
+
+/// Trees copied at once: the disk is the limit, and more at once only wait for each other.
+const COPIES_AT_ONCE: usize = 4;
+/// Processes started at once: each costs a millisecond of one core.
+const SPAWNS_AT_ONCE: usize = 16;
+/// Trees deleted at once.
+const REMOVALS_AT_ONCE: usize = 4;
+/// Builds at once: compilers take all cores, and instances need some.
+const BUILDS_AT_ONCE: usize = 2;
+/// Events that may wait for the loop; a task that finds the queue full waits.
+pub(crate) const EVENTS_MAX: usize = 1024;
+
+/// What the tasks work with; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Executor(Arc<Shared>);
+
+/// What all tasks share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) directories: Directories,
+    pub(crate) packages: Arc<Packages>,
+    pub(crate) runs: Runs,
+    pub(crate) client: Client,
+    pub(crate) shim_program: PathBuf,
+    pub(crate) node_tags: BTreeMap<String, Value>,
+    pub(crate) crash: Crash,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) shutdown: CancellationToken,
+    events: mpsc::Sender<Event>,
+    tasks: TaskTracker,
+    copies: Semaphore,
+    spawns: Semaphore,
+    removals: Semaphore,
+    pub(crate) builds: Semaphore,
+}
+
+impl std::ops::Deref for Executor {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Executor {
+    /// An executor with nothing to do; its events arrive at the receiver.
+    pub(crate) fn new(
+        config: &Config,
+        packages: Arc<Packages>,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+    ) -> (Self, mpsc::Receiver<Event>) {
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        let crash = Crash(config.crash_at);
+        let shared = Shared {
+            directories: Directories::new(config.data_dir.clone()),
+            packages,
+            runs: Runs::new(config.shim_program.clone(), crash),
+            client: config.client.clone(),
+            shim_program: config.shim_program.clone(),
+            node_tags: config.node_tags.clone(),
+            crash,
+            metrics,
+            shutdown,
+            events,
+            tasks: TaskTracker::new(),
+            copies: Semaphore::new(COPIES_AT_ONCE),
+            spawns: Semaphore::new(SPAWNS_AT_ONCE),
+            removals: Semaphore::new(REMOVALS_AT_ONCE),
+            builds: Semaphore::new(BUILDS_AT_ONCE),
+        };
+        (Self(Arc::new(shared)), receiver)
+    }
+
+    /// Starts a task that is waited for when the heart ends.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Kills what is left of an instance's process.
+    pub(crate) fn kill(&self, instance: InstanceId) {
+        let run_directory = self.directories.instance(instance).run();
+        self.spawn(async move {
+            tracing::warn!(%instance, "killing a process that did not end in time");
+            if let Err(error) = crate::runs::kill(run_directory, instance).await {
+                tracing::error!(%instance, %error, "killing a process");
+            }
+        });
+    }
+
+    /// Waits until every task has ended; they end soon once the heart is shut down.
+    pub(crate) async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Shared {
+    /// Tells the loop; when it is gone, the heart ends and nobody needs to know.
+    pub(crate) async fn tell(&self, event: Event) {
+        drop(self.events.send(event).await);
+    }
+}

@@ -1,0 +1,177 @@
+//! Starts an instance: startup commands when they are due, then the process.
+
+use std::path::{Component, Path, PathBuf};
+
+use common::application::Program;
+use common::assignment::AssignedInstance;
+use common::instance::{Failure, FailureCode};
+use tokio_util::sync::CancellationToken;
+
+use super::{Executor, Shared};
+use crate::crash_point::CrashPoint;
+use crate::directories::WorkDirectory;
+use crate::environment;
+use crate::failure::{failure, failure_of};
+use crate::health::StartCheck;
+use crate::local::Event;
+use crate::local::journal::Written;
+use crate::script::{STARTUP_LIMIT, Scripts};
+use crate::shim::{self, LogLimits, ProcessRecord, Specification};
+
+use super::supervise::Supervision;
+
+/// One start of an instance.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    /// What is started.
+    pub(crate) assigned: AssignedInstance,
+    /// Its port, unless it is standalone.
+    pub(crate) port: Option<u16>,
+    /// Which of its runs this is.
+    pub(crate) run: u64,
+    /// True when the startup commands are due.
+    pub(crate) needs_startup: bool,
+    /// The port and the run are on disk once this resolves.
+    pub(crate) journaled: Written,
+    /// Gives up when this is cancelled before the process exists.
+    pub(crate) cancelled: CancellationToken,
+}
+
+impl Executor {
+    /// Starts an instance and watches over its process until that has ended.
+    pub(crate) fn launch(&self, launch: Launch) {
+        let executor = self.clone();
+        self.spawn(async move {
+            let instance = launch.assigned.id;
+            let run = launch.run;
+            let check = StartCheck::of(&launch.assigned, launch.port);
+            let log = executor.directories.instance(instance).log();
+            let log_start = shim::log::length(&log).unwrap_or(0);
+            let outcome = executor.start(launch).await;
+            if let Err(failure) = &outcome
+                && failure.code != FailureCode::Aborted
+            {
+                tracing::warn!(%instance, reason = %failure.message, "starting an instance");
+            }
+            let started = outcome.as_ref().ok().cloned();
+            executor.tell(Event::Launched { instance, outcome }).await;
+            if let Some(process) = started {
+                let supervision = Supervision {
+                    instance,
+                    run,
+                    process,
+                    check: Some(check),
+                    log_start,
+                };
+                supervision.watch(&executor).await;
+            }
+        });
+    }
+}
+
+impl Shared {
+    async fn start(&self, launch: Launch) -> Result<ProcessRecord, Failure> {
+        let assigned = &launch.assigned;
+        let directory = self.directories.instance(assigned.id);
+        let environment =
+            environment::of_instance(assigned, launch.port, &self.node_tags, &directory);
+        let arguments = self.arguments(assigned, launch.port, &directory)?;
+        std::fs::create_dir_all(directory.temporary()).map_err(|error| {
+            let text = format!("the instance's temporary directory could not be made: {error}");
+            failure(FailureCode::Disk, text)
+        })?;
+        if launch.needs_startup && !assigned.startup.is_empty() {
+            let scripts = Scripts {
+                scripts: &assigned.startup,
+                instance: assigned.id,
+                run_directory: directory.startup(),
+                directory: directory.code(),
+                environment: environment.clone(),
+                log_directory: directory.log(),
+                log_limits: LogLimits::default(),
+                limit: STARTUP_LIMIT,
+                code: FailureCode::StartupFailed,
+            };
+            scripts.run(&self.runs, &launch.cancelled).await?;
+            self.crash.at(CrashPoint::AfterStartup);
+        }
+        launch
+            .journaled
+            .await
+            .map_err(|error| failure_of(FailureCode::Disk, &error))?;
+        let permit = self.spawns.acquire().await;
+        let _permit = permit.expect("the semaphore is never closed");
+        if launch.cancelled.is_cancelled() {
+            return Err(failure(FailureCode::Aborted, "the start was given up"));
+        }
+        let specification = Specification {
+            instance: assigned.id,
+            arguments,
+            environment,
+            directory: directory.code(),
+            stop_signal: assigned.stop.signal,
+            grace: assigned.stop.grace,
+            log_directory: directory.log(),
+            log_limits: LogLimits::default(),
+        };
+        let begin = std::time::Instant::now();
+        let process = self.runs.launch(specification, directory.run()).await?;
+        self.metrics.note_spawn(begin.elapsed());
+        Ok(process)
+    }
+
+    fn arguments(
+        &self,
+        assigned: &AssignedInstance,
+        port: Option<u16>,
+        directory: &WorkDirectory,
+    ) -> Result<Vec<String>, Failure> {
+        match &assigned.runtime.program {
+            Program::Command { launch_command } => {
+                common::launch::arguments(launch_command, port)
+                    .map_err(|error| failure_of(FailureCode::LaunchFailed, &error))
+            }
+            Program::Static { document_root } => {
+                let root = inside(&directory.code(), document_root).ok_or_else(|| {
+                    let text = format!("the document root `{document_root}` leaves the directory");
+                    failure(FailureCode::LaunchFailed, text)
+                })?;
+                Ok(vec![
+                    self.shim_program.to_string_lossy().into_owned(),
+                    "static".to_owned(),
+                    "--root".to_owned(),
+                    root.to_string_lossy().into_owned(),
+                ])
+            }
+            Program::Environment | Program::Unsupported => {
+                let text = format!("the runtime {} has no program that this node can run", assigned.runtime.plugin);
+                Err(failure(FailureCode::Unsupported, text))
+            }
+        }
+    }
+}
+
+/// `path` below `root`, if its text does not lead out of it.
+fn inside(root: &Path, path: &str) -> Option<PathBuf> {
+    let is_inside = Path::new(path)
+        .components()
+        .all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
+    is_inside.then(|| root.join(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_root_stays_inside() {
+        let root = Path::new("/code");
+
+        assert_eq!(inside(root, "public"), Some(PathBuf::from("/code/public")));
+        assert_eq!(inside(root, "."), Some(PathBuf::from("/code/.")));
+        assert_eq!(inside(root, ""), Some(PathBuf::from("/code/")));
+        for outside in ["..", "a/../..", "/etc", "a/../b"] {
+            assert_eq!(inside(root, outside), None, "{outside}");
+        }
+    }
+}

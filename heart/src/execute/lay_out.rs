@@ -1,0 +1,68 @@
+//! Makes an instance's directory: its own writable copy of the package's tree.
+
+use common::assignment::AssignedInstance;
+use common::instance::{Failure, FailureCode};
+use tokio_util::sync::CancellationToken;
+
+use super::{Executor, Shared};
+use crate::crash_point::CrashPoint;
+use crate::failure::{failure, failure_of};
+use crate::fetch::remove_if_present;
+use crate::local::Event;
+use crate::package;
+
+impl Executor {
+    /// Fetches the package when this node has it not, and copies its tree.
+    pub(crate) fn lay_out(&self, assigned: AssignedInstance, cancelled: CancellationToken) {
+        let executor = self.clone();
+        self.spawn(async move {
+            let outcome = executor.make_directory(&assigned, &cancelled).await;
+            if let Err(failure) = &outcome
+                && failure.code != FailureCode::Aborted
+            {
+                let reason = &failure.message;
+                tracing::warn!(instance = %assigned.id, %reason, "laying out an instance");
+            }
+            executor
+                .tell(Event::LaidOut {
+                    instance: assigned.id,
+                    outcome,
+                })
+                .await;
+        });
+    }
+}
+
+impl Shared {
+    async fn make_directory(
+        &self,
+        assigned: &AssignedInstance,
+        cancelled: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let lease = self.packages.ensure(&assigned.package, cancelled).await?;
+        let permit = self.copies.acquire().await;
+        let _permit = permit.expect("the semaphore is never closed");
+        if cancelled.is_cancelled() {
+            return Err(failure(FailureCode::Aborted, "laying out was given up"));
+        }
+        let directory = self.directories.instance(assigned.id);
+        let crash = self.crash;
+        let copied = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(directory.root())?;
+            remove_if_present(&directory.partial_code())?;
+            remove_if_present(&directory.code())?;
+            package::copy_tree(&lease.tree(), &directory.partial_code())?;
+            crash.at(CrashPoint::AfterCopy);
+            std::fs::rename(directory.partial_code(), directory.code())?;
+            crash.at(CrashPoint::AfterLayOut);
+            Ok(())
+        });
+        copied
+            .await
+            .map_err(|error| failure_of(FailureCode::Disk, &error))?
+            .map_err(|error: std::io::Error| {
+                let text = format!("the instance's directory could not be made: {error}");
+                failure(FailureCode::Disk, text)
+            })
+    }
+}

@@ -1,0 +1,107 @@
+//! Watches over one process: the start check, then its end.
+
+use common::id::InstanceId;
+use common::instance::{Failure, FailureCode};
+
+use super::Executor;
+use crate::failure::failure;
+use crate::health::StartCheck;
+use crate::local::Event;
+use crate::runs;
+use crate::shim::{ExitRecord, ProcessRecord};
+
+/// One run that is watched.
+#[derive(Debug)]
+pub(crate) struct Supervision {
+    /// Whose.
+    pub(crate) instance: InstanceId,
+    /// Which of its runs.
+    pub(crate) run: u64,
+    /// The process.
+    pub(crate) process: ProcessRecord,
+    /// What it must still pass; none for an adopted process that has passed already.
+    pub(crate) check: Option<StartCheck>,
+    /// Where its output begins in the instance's log.
+    pub(crate) log_start: u64,
+}
+
+impl Executor {
+    /// Watches over a process that an earlier heart started.
+    pub(crate) fn supervise(&self, supervision: Supervision) {
+        let executor = self.clone();
+        self.spawn(async move { supervision.watch(&executor).await });
+    }
+}
+
+impl Supervision {
+    /// Tells of the check and of the end; stops watching when the heart shuts down.
+    pub(crate) async fn watch(self, executor: &Executor) {
+        tokio::select! {
+            () = self.watch_to_the_end(executor) => {}
+            () = executor.shutdown.cancelled() => {}
+        }
+    }
+
+    async fn watch_to_the_end(&self, executor: &Executor) {
+        let mut end = std::pin::pin!(self.end(executor));
+        let mut blame = None;
+        if let Some(check) = &self.check {
+            tokio::select! {
+                biased;
+                ended = &mut end => {
+                    blame = check.blames_port(&self.process.shim);
+                    return self.tell_ended(executor, ended, blame).await;
+                }
+                passed = check.pass(&self.process.shim) => {
+                    let (instance, run) = (self.instance, self.run);
+                    executor.tell(match passed {
+                        Ok(()) => Event::Passed { instance, run },
+                        Err(mut failure) => {
+                            failure.output_tail = self.output_tail(executor);
+                            Event::CheckFailed { instance, run, failure }
+                        }
+                    }).await;
+                }
+            }
+        }
+        let ended = end.await;
+        self.tell_ended(executor, ended, blame).await;
+    }
+
+    /// Waits for the end and says how it was.
+    async fn end(&self, executor: &Executor) -> String {
+        if let Err(error) = runs::wait(&self.process.shim).await {
+            tracing::error!(instance = %self.instance, %error, "waiting for a process");
+        }
+        let run_directory = executor.directories.instance(self.instance).run();
+        let record = ExitRecord::read(&run_directory).unwrap_or_else(|error| {
+            tracing::warn!(instance = %self.instance, %error, "reading how a process ended");
+            None
+        });
+        if record.is_none()
+            && let Err(error) = runs::kill(run_directory, self.instance).await
+        {
+            tracing::error!(instance = %self.instance, %error, "killing what a lost shim left");
+        }
+        runs::describe(record.as_ref().map(|record| &record.ending))
+    }
+
+    async fn tell_ended(&self, executor: &Executor, ended: String, blame: Option<Failure>) {
+        tracing::info!(instance = %self.instance, pid = self.process.application.pid, %ended, "process ended");
+        let mut failure =
+            blame.unwrap_or_else(|| failure(FailureCode::Exited, format!("the process {ended}")));
+        failure.output_tail = self.output_tail(executor);
+        executor
+            .tell(Event::Ended {
+                instance: self.instance,
+                run: self.run,
+                failure,
+            })
+            .await;
+    }
+
+    fn output_tail(&self, executor: &Executor) -> String {
+        let log = executor.directories.instance(self.instance).log();
+        runs::tail_since(&log, self.log_start)
+    }
+}

@@ -1,0 +1,175 @@
+//! Gets a package's bytes into a file and proves that they are the right ones.
+//!
+//! A download that broke off, or that a killed heart left, goes on where it ended. Bytes are hashed as
+//! they are written; what does not match its digest is deleted and never unpacked.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use common::assignment::PackageReference;
+use common::digest::Hasher;
+use common::instance::{Failure, FailureCode};
+use futures_util::StreamExt as _;
+use tokio::fs::{File, OpenOptions};
+use tokio::io::AsyncWriteExt as _;
+
+use super::Packages;
+use super::cache::remove_if_present;
+use crate::crash_point::CrashPoint;
+use crate::failure::{failure, failure_of};
+
+/// How often a download may break off in a row without a byte of progress.
+const ATTEMPTS: u32 = 3;
+
+/// How much of a partial file is hashed at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A download under way.
+struct Partial {
+    path: PathBuf,
+    file: File,
+    hasher: Hasher,
+    length: u64,
+}
+
+/// A download attempt that did not reach the end.
+enum Broken {
+    /// The connection; trying again may help.
+    Off(pacemaker_client::Error),
+    /// The disk, or more bytes than there should be.
+    ForGood(Failure),
+}
+
+impl Packages {
+    /// Downloads and verifies; returns the file.
+    pub(super) async fn download(&self, package: &PackageReference) -> Result<PathBuf, Failure> {
+        let path = self
+            .directories
+            .partial_packages()
+            .join(format!("{}.package", package.digest));
+        let mut partial = Partial::open(path, package.size)
+            .await
+            .map_err(|error| disk(&error))?;
+        let mut attempts = 0;
+        while partial.length < package.size {
+            let before = partial.length;
+            match self.download_some(package, &mut partial).await {
+                Ok(()) => {}
+                Err(Broken::ForGood(failure)) => return Err(failure),
+                Err(Broken::Off(error)) => {
+                    attempts = if partial.length > before { 1 } else { attempts + 1 };
+                    if attempts >= ATTEMPTS || !error.is_unreachable() {
+                        return Err(failure_of(FailureCode::FetchFailed, &error));
+                    }
+                }
+            }
+        }
+        self.crash.at(CrashPoint::AfterFetch);
+        partial.verify(package).await
+    }
+
+    async fn download_some(
+        &self,
+        package: &PackageReference,
+        partial: &mut Partial,
+    ) -> Result<(), Broken> {
+        let mut stream = self
+            .client
+            .download_package(&package.digest, partial.length)
+            .await
+            .map_err(Broken::Off)?;
+        let before = partial.length;
+        while let Some(bytes) = stream.next().await {
+            let bytes = bytes.map_err(Broken::Off)?;
+            if partial.length + bytes.len() as u64 > package.size {
+                partial.discard().await.map_err(Broken::ForGood)?;
+                return Err(Broken::ForGood(damaged(package, "it is longer than its size")));
+            }
+            partial.append(&bytes).await.map_err(|error| Broken::ForGood(disk(&error)))?;
+            self.crash.at(CrashPoint::DuringFetch);
+        }
+        if partial.length == before {
+            partial.discard().await.map_err(Broken::ForGood)?;
+            return Err(Broken::ForGood(damaged(package, "it is shorter than its size")));
+        }
+        Ok(())
+    }
+}
+
+impl Partial {
+    /// Opens what is there already and hashes it; a file longer than it can be is begun anew.
+    async fn open(path: PathBuf, size: u64) -> std::io::Result<Self> {
+        let hashing = path.clone();
+        let (hasher, length) = tokio::task::spawn_blocking(move || hash_existing(&hashing, size))
+            .await
+            .map_err(std::io::Error::other)??;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .await?;
+        Ok(Self {
+            path,
+            file,
+            hasher,
+            length,
+        })
+    }
+
+    async fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(bytes).await?;
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    async fn verify(mut self, package: &PackageReference) -> Result<PathBuf, Failure> {
+        self.file.flush().await.map_err(|error| disk(&error))?;
+        if self.hasher.clone().finish() == package.digest {
+            return Ok(self.path);
+        }
+        self.discard().await?;
+        Err(damaged(package, "its bytes have another digest"))
+    }
+
+    /// Deletes the file: the next try begins at the beginning.
+    async fn discard(&mut self) -> Result<(), Failure> {
+        tokio::fs::remove_file(&self.path)
+            .await
+            .map_err(|error| disk(&error))
+    }
+}
+
+fn hash_existing(path: &Path, size: u64) -> std::io::Result<(Hasher, u64)> {
+    let mut hasher = Hasher::default();
+    let mut file = match std::fs::File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((hasher, 0)),
+        file => file?,
+    };
+    if file.metadata()?.len() > size {
+        remove_if_present(path)?;
+        return Ok((hasher, 0));
+    }
+    let mut length = 0;
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((hasher, length));
+        }
+        hasher.update(&buffer[..count]);
+        length += count as u64;
+    }
+}
+
+fn damaged(package: &PackageReference, reason: &str) -> Failure {
+    failure(
+        FailureCode::PackageDamaged,
+        format!("package {} is damaged: {reason}", package.digest),
+    )
+}
+
+fn disk(error: &std::io::Error) -> Failure {
+    let text = format!("the package could not be written to disk: {error}");
+    failure(FailureCode::Disk, text)
+}

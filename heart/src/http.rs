@@ -1,0 +1,154 @@
+//! The heart's part of the node's API: the output of instances.
+//!
+//! `GET /v1/heart/instances/{instance}/log?after=OFFSET&tail=LINES&follow=true`, for bearers of a
+//! token whose hash is configured. Offsets count bytes since the instance's first output.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use common::api::{LOG_END, LOG_OFFSET, PROBLEM_CONTENT_TYPE, Problem, WATCH_SECONDS, paths};
+use common::digest::Digest;
+use common::id::InstanceId;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use crate::directories::Directories;
+use crate::shim::log::{self, Chunk};
+
+/// The most that one answer carries.
+const ANSWER_MAX_BYTES: usize = 256 * 1024;
+
+/// While a reader waits, output is looked for so often.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Readers that wait for output at once; more are answered without waiting.
+const FOLLOWERS_MAX: usize = 256;
+
+/// What the routes work with.
+#[derive(Debug)]
+struct Logs {
+    directories: Directories,
+    token_hashes: Vec<String>,
+    followers: tokio::sync::Semaphore,
+}
+
+/// Where a reader wants to begin.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogQuery {
+    after: Option<u64>,
+    tail: Option<u64>,
+    #[serde(default)]
+    follow: bool,
+}
+
+/// The heart's routes.
+pub(crate) fn routes(directories: Directories, token_hashes: Vec<String>) -> Router {
+    let logs = Logs {
+        directories,
+        token_hashes,
+        followers: tokio::sync::Semaphore::new(FOLLOWERS_MAX),
+    };
+    Router::new()
+        .route(paths::HEART_INSTANCE_LOG, get(instance_log))
+        .with_state(Arc::new(logs))
+}
+
+async fn instance_log(
+    State(logs): State<Arc<Logs>>,
+    Path(instance): Path<u64>,
+    Query(query): Query<LogQuery>,
+    headers: HeaderMap,
+) -> Response {
+    if !is_authorized(&headers, &logs.token_hashes) {
+        return problem(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "A valid bearer token is needed.",
+            "reading an instance's log: send `Authorization: Bearer <token>`",
+        );
+    }
+    let directory = logs.directories.instance(InstanceId(instance));
+    if !directory.root().is_dir() {
+        return problem(
+            StatusCode::NOT_FOUND,
+            "instance_not_found",
+            "This node has no such instance.",
+            &format!("reading the log of instance {instance}: it is not, or no longer, on this node"),
+        );
+    }
+    let log_directory = directory.log();
+    let permit = logs.followers.try_acquire().ok();
+    let wait = if query.follow && permit.is_some() {
+        Duration::from_secs(WATCH_SECONDS)
+    } else {
+        Duration::ZERO
+    };
+    match read(&log_directory, &query, wait).await {
+        Ok(chunk) => answer(chunk),
+        Err(error) => problem(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "log_unreadable",
+            "The log could not be read.",
+            &format!("reading the log of instance {instance}: {error}"),
+        ),
+    }
+}
+
+async fn read(
+    log_directory: &std::path::Path,
+    query: &LogQuery,
+    wait: Duration,
+) -> std::io::Result<Chunk> {
+    let after = match (query.after, query.tail) {
+        (Some(after), _) => after,
+        (None, Some(lines)) => log::offset_of_last_lines(log_directory, lines)?,
+        (None, None) => 0,
+    };
+    let deadline = Instant::now() + wait;
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        let chunk = log::read(log_directory, after, ANSWER_MAX_BYTES)?;
+        if !chunk.bytes.is_empty() || Instant::now() >= deadline {
+            return Ok(chunk);
+        }
+        looks.tick().await;
+    }
+}
+
+fn answer(chunk: Chunk) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE.as_str(), "text/plain; charset=utf-8".to_owned()),
+        (LOG_OFFSET, chunk.next_offset.to_string()),
+        (LOG_END, "false".to_owned()),
+    ];
+    (headers, chunk.bytes).into_response()
+}
+
+/// Hashes are compared, so that the time taken says nothing about a token.
+fn is_authorized(headers: &HeaderMap, token_hashes: &[String]) -> bool {
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
+        .is_some_and(|token| {
+            let hash = Digest::of(token.as_bytes());
+            token_hashes.iter().any(|known| known == hash.as_str())
+        })
+}
+
+fn problem(status: StatusCode, code: &str, title: &str, detail: &str) -> Response {
+    let problem = Problem {
+        status: status.as_u16(),
+        code: code.to_owned(),
+        title: title.to_owned(),
+        detail: detail.to_owned(),
+        faults: Vec::new(),
+    };
+    let headers = [(header::CONTENT_TYPE, PROBLEM_CONTENT_TYPE)];
+    (status, headers, Json(problem)).into_response()
+}

@@ -1,0 +1,199 @@
+//! Reports what this node does run: levels, posted at once on any change and twice a second anyway.
+//!
+//! The loop publishes a [`Snapshot`]; the task here posts the newest one. A slow pacemaker delays
+//! reports and nothing else, and what changed meanwhile goes out as one.
+
+mod load;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::assignment::{
+    Assignment, BuildReport, HeartReport, InstanceReport, REPORT_INTERVAL, Report,
+};
+use common::id::{Generation, NodeId};
+use common::instance::{InstanceGoal, InstanceState};
+use pacemaker_client::Client;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::contact::Contact;
+use crate::crash_point::{Crash, CrashPoint};
+use crate::directories::Directories;
+use crate::failure::chain;
+use crate::local::{Condition, Held, Local, StopReason, Work};
+use crate::metrics::Metrics;
+
+/// A report that is not acknowledged in this time is given up for a newer one.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the loop publishes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Snapshot {
+    pub(crate) assignment: Generation,
+    pub(crate) instances: Vec<InstanceReport>,
+    pub(crate) builds: Vec<BuildReport>,
+}
+
+impl Snapshot {
+    /// What `local` looks like from outside.
+    pub(crate) fn of(assignment: Option<&Assignment>, local: &Local) -> Self {
+        let goal = |id| {
+            let assigned = assignment?.instances.iter().find(|one| one.id == id);
+            assigned.map(|assigned| assigned.goal)
+        };
+        Self {
+            assignment: assignment.map_or(Generation(0), |held| held.generation),
+            instances: local
+                .instances
+                .iter()
+                .map(|(id, held)| InstanceReport {
+                    id: *id,
+                    ..instance_report(held, goal(*id))
+                })
+                .collect(),
+            builds: local
+                .builds
+                .iter()
+                .map(|(job, build)| BuildReport {
+                    job: *job,
+                    state: build.state.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn instance_report(held: &Held, goal: Option<InstanceGoal>) -> InstanceReport {
+    let state = state(held, goal);
+    let failure = held.failure().filter(|_| state == InstanceState::Failed);
+    InstanceReport {
+        id: common::id::InstanceId(0),
+        state,
+        port: held.entry.port,
+        pid: held
+            .condition
+            .process()
+            .map(|process| process.application.pid),
+        restarts: held.entry.restarts,
+        failure: failure.cloned(),
+    }
+}
+
+/// The state that the pacemaker and the user see.
+fn state(held: &Held, goal: Option<InstanceGoal>) -> InstanceState {
+    match held.work {
+        Some(Work::LayingOut) => return InstanceState::Allocated,
+        // Startup commands belong to registering.
+        Some(Work::Launching) if held.entry.needs_startup => return InstanceState::Registered,
+        Some(Work::Launching) => return InstanceState::Starting,
+        Some(Work::GivingUp) => return InstanceState::Stopping,
+        Some(Work::Removing) => return InstanceState::Stopped,
+        None => {}
+    }
+    match &held.condition {
+        // The user need not know of the first strangers: another port is tried.
+        Condition::Starting(_) => InstanceState::Starting,
+        _ if held.tries_another_port() => InstanceState::Starting,
+        Condition::Running { .. } => InstanceState::Running,
+        Condition::Failing { .. } => InstanceState::Failed,
+        Condition::Stopping {
+            reason: StopReason::Failed(_),
+            ..
+        } => InstanceState::Failed,
+        Condition::Stopping { .. } => InstanceState::Stopping,
+        Condition::Idle => idle_state(held, goal),
+    }
+}
+
+fn idle_state(held: &Held, goal: Option<InstanceGoal>) -> InstanceState {
+    let is_wanted = match goal {
+        Some(InstanceGoal::Running) => true,
+        Some(InstanceGoal::Registered) => !held.entry.is_laid_out,
+        None => false,
+    };
+    if held.entry.failure.is_some() && is_wanted {
+        InstanceState::Failed
+    } else if goal.is_none() || held.entry.runs > 0 {
+        InstanceState::Stopped
+    } else if held.entry.is_laid_out {
+        InstanceState::Registered
+    } else {
+        InstanceState::Allocated
+    }
+}
+
+/// Posts reports until the heart shuts down.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    pub(crate) node: NodeId,
+    pub(crate) client: Client,
+    pub(crate) directories: Directories,
+    pub(crate) contact: Arc<Contact>,
+    pub(crate) clock: Clock,
+    pub(crate) crash: Crash,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) snapshot: watch::Receiver<Snapshot>,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Reporter {
+    /// The loop.
+    pub(crate) async fn run(mut self) {
+        let incarnation = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
+        let mut sequence = 0;
+        let mut beat = tokio::time::interval(REPORT_INTERVAL.duration());
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_heard = true;
+        loop {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                _ = beat.tick() => {}
+                // What changes while nobody answers waits for the next beat.
+                changed = self.snapshot.changed(), if is_heard => if changed.is_err() {
+                    return;
+                },
+            }
+            sequence += 1;
+            let snapshot = self.snapshot.borrow_and_update().clone();
+            let has_process = snapshot.instances.iter().any(|one| one.pid.is_some());
+            if has_process {
+                self.crash.at(CrashPoint::BeforeReport);
+            }
+            let report = Report {
+                node: self.node,
+                heart: Some(HeartReport {
+                    incarnation,
+                    sequence,
+                    assignment: snapshot.assignment,
+                    instances: snapshot.instances,
+                    builds: snapshot.builds,
+                    load: load::read(self.directories.root()),
+                }),
+                router: None,
+            };
+            is_heard = tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                is_heard = self.post(&report) => is_heard,
+            };
+        }
+    }
+
+    async fn post(&self, report: &Report) -> bool {
+        let sent = self.clock.now();
+        let error = match tokio::time::timeout(ACKNOWLEDGED_WITHIN, self.client.report(report)).await
+        {
+            Ok(Ok(())) => {
+                self.contact.note_acknowledged(sent);
+                return true;
+            }
+            Ok(Err(error)) => chain(&error),
+            Err(_) => format!("not acknowledged within {} s", ACKNOWLEDGED_WITHIN.as_secs()),
+        };
+        self.metrics.note_report_failure();
+        tracing::debug!(error, "reporting");
+        false
+    }
+}

@@ -1,0 +1,158 @@
+//! Runs of shims as the heart sees them: launched, waited for, asked to end, looked up on disk.
+//!
+//! One pidfd per process and no thread: the pidfd of the shim becomes readable when everything of
+//! the run is over. How it ended is on disk, so it does not matter which heart looks.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::id::InstanceId;
+use common::instance::{Failure, FailureCode};
+use rustix::process::{WaitId, WaitIdOptions};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::crash_point::{Crash, CrashPoint};
+use crate::failure::{failure, failure_of};
+use crate::shim::{
+    self, Ending, ExitRecord, ProcessIdentity, ProcessRecord, Spawner, Specification,
+};
+
+/// Launches shims; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Runs {
+    spawner: Arc<Spawner>,
+    crash: Crash,
+}
+
+impl Runs {
+    /// Runs of `<shim_program> shim …`.
+    pub(crate) fn new(shim_program: PathBuf, crash: Crash) -> Self {
+        Self {
+            spawner: Arc::new(Spawner::new(shim_program, vec!["shim".into()])),
+            crash,
+        }
+    }
+
+    /// Starts a process under a new shim; returns when it has been executed.
+    ///
+    /// Cannot be interrupted: a process that has been started is always returned.
+    pub(crate) async fn launch(
+        &self,
+        specification: Specification,
+        run_directory: PathBuf,
+    ) -> Result<ProcessRecord, Failure> {
+        let spawner = Arc::clone(&self.spawner);
+        let crash = self.crash;
+        let launched = tokio::task::spawn_blocking(move || {
+            crash.at(CrashPoint::BeforeSpawn);
+            let launched = launch(&spawner, &specification, &run_directory);
+            crash.at(CrashPoint::AfterSpawn);
+            launched
+        });
+        launched
+            .await
+            .map_err(|error| failure_of(FailureCode::LaunchFailed, &error))?
+    }
+}
+
+fn launch(
+    spawner: &Spawner,
+    specification: &Specification,
+    run_directory: &Path,
+) -> Result<ProcessRecord, Failure> {
+    let disk = |error: io::Error| {
+        let text = format!("the records of the process could not be written or read: {error}");
+        failure(FailureCode::Disk, text)
+    };
+    specification.write(run_directory).map_err(disk)?;
+    spawner
+        .spawn(run_directory)
+        .map_err(|error| failure_of(FailureCode::LaunchFailed, &error))?;
+    if let Some(record) = ProcessRecord::read(run_directory).map_err(disk)? {
+        return Ok(record);
+    }
+    let message = match ExitRecord::read(run_directory).map_err(disk)? {
+        Some(ExitRecord {
+            ending: Ending::LaunchFailed { message },
+            ..
+        }) => message,
+        Some(_) | None => "the shim ended without a word".to_owned(),
+    };
+    Err(failure(FailureCode::LaunchFailed, message))
+}
+
+/// Waits until nothing of the run is left.
+pub(crate) async fn wait(shim: &ProcessIdentity) -> io::Result<()> {
+    let Some(pidfd) = shim.open_pidfd()? else {
+        return Ok(());
+    };
+    let pidfd = watched(pidfd)?;
+    drop(pidfd.readable().await?);
+    reap(pidfd.get_ref());
+    Ok(())
+}
+
+#[expect(
+    unsafe_code,
+    reason = "only the caller of register_with_interest can know that the descriptor stays the same"
+)]
+fn watched(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd answers with the one descriptor that it owns, open for as long as it lives.
+    Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
+}
+
+/// Takes the status of a shim that is this process's child, so that no zombie stays; after a restart
+/// of the heart it is somebody else's child, which is no error.
+fn reap(pidfd: &OwnedFd) {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options).ok();
+}
+
+/// Asks a process to end; failures are logged, since the heart kills what does not end.
+pub(crate) fn request_stop(process: &ProcessRecord) {
+    if let Err(error) = shim::request_stop(&process.shim) {
+        tracing::warn!(shim = process.shim.pid, %error, "asking a process to end");
+    }
+}
+
+/// Kills what is left of a run, the shim included, and waits until it is gone.
+pub(crate) async fn kill(run_directory: PathBuf, instance: InstanceId) -> io::Result<()> {
+    tokio::task::spawn_blocking(move || shim::kill_tree(&run_directory, instance))
+        .await
+        .map_err(io::Error::other)?
+}
+
+/// How a run ended, in words: "exited with code 1".
+pub(crate) fn describe(ending: Option<&Ending>) -> String {
+    match ending {
+        Some(Ending::Exited { code }) => format!("exited with code {code}"),
+        Some(Ending::Signalled { signal }) => match signal_name(*signal) {
+            Some(name) => format!("was ended by {name} (signal {signal})"),
+            None => format!("was ended by signal {signal}"),
+        },
+        Some(Ending::LaunchFailed { message }) => format!("was not started: {message}"),
+        None => "was lost: its shim was killed".to_owned(),
+    }
+}
+
+fn signal_name(signal: i32) -> Option<&'static str> {
+    nix::sys::signal::Signal::try_from(signal)
+        .ok()
+        .map(nix::sys::signal::Signal::as_str)
+}
+
+/// The end of what a run has put out since `start`.
+pub(crate) fn tail_since(log_directory: &Path, start: u64) -> String {
+    let limit = 2 * common::instance::OUTPUT_TAIL_MAX_BYTES;
+    let tail = shim::log::length(log_directory).and_then(|end| {
+        let from = end.saturating_sub(limit as u64).max(start);
+        shim::log::read(log_directory, from, limit)
+    });
+    match tail {
+        Ok(chunk) => crate::failure::output_tail(&chunk.bytes),
+        Err(error) => format!("(the output could not be read: {error})"),
+    }
+}

@@ -1,0 +1,256 @@
+//! Starts a heart: locks its directory, adopts what is there, starts the tasks.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use common::assignment::Assignment;
+use rustix::fs::FlockOperation;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::adopt;
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::contact::{Contact, FenceRule};
+use crate::crash_point::Crash;
+use crate::directories::Directories;
+use crate::execute::{Executor, Supervision};
+use crate::fetch::Packages;
+use crate::follow::{self, Follower};
+use crate::health::StartCheck;
+use crate::http;
+use crate::local::journal::{self, Journal};
+use crate::local::{Condition, Local};
+use crate::metrics::Metrics;
+use crate::ports::Ports;
+use crate::report::{Reporter, Snapshot};
+use crate::shim::ProcessIdentity;
+use crate::sync::Sync;
+
+/// A heart that runs.
+pub struct Running {
+    /// Its part of the node's API; without a fallback.
+    pub routes: axum::Router,
+    /// Its metrics as Prometheus text, without the line that ends it.
+    pub metrics: Arc<dyn Fn() -> String + Send + std::marker::Sync>,
+    /// Ends when the heart has shut down; the applications go on.
+    pub finished: JoinHandle<Result<(), Error>>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").finish_non_exhaustive()
+    }
+}
+
+/// The heart could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What it was told cannot work.
+    #[error("checking the heart's configuration")]
+    Config(#[source] config::Error),
+    /// Another heart uses the directory.
+    #[error("another heart uses {}", .0.display())]
+    InUse(PathBuf),
+    /// Its directory.
+    #[error("preparing the heart's directory {}", path.display())]
+    Directory {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Its journal.
+    #[error("opening the heart's journal")]
+    Journal(#[source] journal::Error),
+    /// What an earlier heart left.
+    #[error("adopting what an earlier heart left")]
+    Adopt(#[source] adopt::Error),
+    /// A task of the heart panicked.
+    #[error("running the heart")]
+    Task(#[source] tokio::task::JoinError),
+    /// Its API.
+    #[error("serving the heart's API")]
+    Serve(#[source] io::Error),
+}
+
+/// What was found on disk.
+struct Found {
+    journal: Journal,
+    local: Local,
+    assignment: Option<Assignment>,
+    boot_id: String,
+    packages: Arc<Packages>,
+    /// Kept open: it carries the lock.
+    lock: File,
+}
+
+/// Starts a heart; returns once it has adopted what an earlier one left.
+///
+/// It needs no pacemaker for that, and keeps asking for one.
+///
+/// # Errors
+/// When the configuration cannot work, or the directory cannot be used.
+pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, Error> {
+    config.check().map_err(Error::Config)?;
+    let looking = config.clone();
+    let found = tokio::task::spawn_blocking(move || look(&looking))
+        .await
+        .map_err(Error::Task)??;
+    let clock = Clock::start();
+    let directories = Directories::new(config.data_dir.clone());
+    let metrics = Metrics::new();
+    let contact = Arc::new(Contact::default());
+    let crash = Crash(config.crash_at);
+    let (executor, events) = Executor::new(
+        &config,
+        found.packages,
+        Arc::clone(&metrics),
+        shutdown.clone(),
+    );
+    supervise_adopted(&executor, &found.local, found.assignment.as_ref());
+    let (newest, assignments) = watch::channel(found.assignment.map(Arc::new));
+    let (publish, snapshot) = watch::channel(Snapshot::default());
+    let follower = Follower {
+        node: config.node,
+        client: config.client.clone(),
+        directories: directories.clone(),
+        contact: Arc::clone(&contact),
+        clock,
+        crash,
+        newest,
+        shutdown: shutdown.clone(),
+    };
+    let reporter = Reporter {
+        node: config.node,
+        client: config.client.clone(),
+        directories: directories.clone(),
+        contact: Arc::clone(&contact),
+        clock,
+        crash,
+        metrics: Arc::clone(&metrics),
+        snapshot: snapshot.clone(),
+        shutdown,
+    };
+    let sync = Sync {
+        local: found.local,
+        journal: found.journal,
+        executor: executor.clone(),
+        boot_id: found.boot_id,
+        clock,
+        contact,
+        fence: FenceRule::new(config.fence_exclusive.then_some(config.node_ttl)),
+        assignments,
+        events,
+        snapshot: publish,
+        work: BTreeMap::new(),
+        builds: BTreeMap::new(),
+        housekeeping: crate::sync::Housekeeping::default(),
+    };
+    let lock = found.lock;
+    let finished = tokio::spawn(async move {
+        let follower = tokio::spawn(follower.run());
+        let reporter = tokio::spawn(reporter.run());
+        let looped = tokio::spawn(sync.run()).await;
+        executor.finish().await;
+        let followed = follower.await;
+        let reported = reporter.await;
+        drop(lock);
+        looped.and(followed).and(reported).map_err(Error::Task)
+    });
+    Ok(Running {
+        routes: http::routes(directories, config.token_hashes),
+        metrics: Arc::new(move || metrics.text(&snapshot)),
+        finished,
+    })
+}
+
+/// Starts a heart and serves its API on `listener` until it is shut down.
+///
+/// # Errors
+/// When it cannot start, or ends otherwise than by being shut down.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let running = start(config, shutdown.clone()).await?;
+    axum::serve(listener, running.routes)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
+        .map_err(Error::Serve)?;
+    running.finished.await.map_err(Error::Task)?
+}
+
+/// Reads everything from disk; blocks.
+fn look(config: &Config) -> Result<Found, Error> {
+    let directories = Directories::new(config.data_dir.clone());
+    let prepare = |path: PathBuf| move |source| Error::Directory { path, source };
+    fs::create_dir_all(directories.root()).map_err(prepare(directories.root().to_owned()))?;
+    let lock = File::create(directories.lock()).map_err(prepare(directories.lock()))?;
+    if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Err(Error::InUse(config.data_dir.clone()));
+    }
+    let boot_id = ProcessIdentity::current()
+        .map_err(prepare(PathBuf::from("/proc")))?
+        .boot_id;
+    let packages = Packages::new(
+        directories.clone(),
+        config.client.clone(),
+        Crash(config.crash_at),
+        boot_id.clone(),
+    );
+    packages.clean_up().map_err(prepare(directories.packages()))?;
+    let assignment = follow::load(&directories.assignment())
+        .map_err(prepare(directories.assignment()))?
+        .filter(|assignment| assignment.node == config.node);
+    let (journal, entries) = Journal::open(&directories.journal()).map_err(Error::Journal)?;
+    let instances = adopt::adopt(&directories, entries, &boot_id).map_err(Error::Adopt)?;
+    let taken: Vec<u16> = instances
+        .values()
+        .filter_map(|held| held.entry.port)
+        .collect();
+    let local = Local {
+        instances,
+        ports: Ports::new(&config.ports, &taken),
+        ..Local::default()
+    };
+    Ok(Found {
+        journal,
+        local,
+        assignment,
+        boot_id,
+        packages,
+        lock,
+    })
+}
+
+/// Watches over the processes that were adopted.
+fn supervise_adopted(executor: &Executor, local: &Local, assignment: Option<&Assignment>) {
+    for (id, held) in &local.instances {
+        let check = match &held.condition {
+            Condition::Starting(_) => assignment
+                .and_then(|held| held.instances.iter().find(|one| one.id == *id))
+                .map(|assigned| StartCheck::of(assigned, held.entry.port)),
+            Condition::Idle
+            | Condition::Running { .. }
+            | Condition::Failing { .. }
+            | Condition::Stopping { .. } => None,
+        };
+        if let Some(process) = held.condition.process() {
+            executor.supervise(Supervision {
+                instance: *id,
+                run: held.entry.runs,
+                process: process.clone(),
+                check,
+                log_start: 0,
+            });
+        }
+    }
+}
