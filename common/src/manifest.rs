@@ -122,6 +122,3 @@ fn refused(faults: Faults) -> Result<Checked, Vec<Fault>> {
         }]),
     }
 }
-
-#[cfg(test)]
-mod tests;

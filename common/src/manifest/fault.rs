@@ -10,15 +10,12 @@ use super::{Fault, Notice};
 pub(super) struct Faults {
     faults: Vec<Fault>,
     notices: Vec<Notice>,
-    /// How many did not fit [`FAULTS_MAX`].
-    omitted: usize,
 }
 
 impl Faults {
     /// Notes that something is wrong.
     pub(super) fn push(&mut self, place: Place, path: &Path, message: impl Into<String>) {
-        if self.faults.len() >= FAULTS_MAX {
-            self.omitted = self.omitted.saturating_add(1);
+        if self.is_full() {
             return;
         }
         self.faults.push(Fault {
@@ -49,10 +46,11 @@ impl Faults {
             self.notices.sort_by_key(|notice| notice.line);
             return Ok(self.notices);
         }
+        let is_full = self.is_full();
         self.faults.sort_by_key(|fault| (fault.line, fault.column));
         // What aliases stand for is looked at once per use.
         self.faults.dedup();
-        if self.omitted > 0 {
+        if is_full {
             let (line, column) = self
                 .faults
                 .last()
@@ -61,7 +59,7 @@ impl Faults {
                 line,
                 column,
                 path: String::new(),
-                message: format!("only the first {FAULTS_MAX} faults are listed"),
+                message: format!("no more than {FAULTS_MAX} faults are listed"),
             });
         }
         Err(self.faults)
