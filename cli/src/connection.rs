@@ -161,9 +161,5 @@ pub(crate) fn random_text() -> Result<String, CommandError> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes)
         .map_err(|error| CommandError::new(code::FAILED, "draw random bytes", error.to_string()))?;
-    let mut text = String::with_capacity(64);
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-    }
-    Ok(text)
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -15,7 +15,6 @@ mod ports;
 
 use std::path::Path;
 
-use common::id::WorkspaceStub;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
@@ -80,7 +79,13 @@ async fn foreground(
     announce(&node.addresses, data.path(), output)?;
 
     let first = {
-        let work = first_deployment(arguments, global, &node, output);
+        let connection = Connection::to(
+            &node.addresses.api,
+            &node.administrator_token,
+            global.workspace.clone(),
+            output,
+        )?;
+        let work = first_deployment(arguments, &connection);
         tokio::select! {
             result = work => result.map(|()| None),
             ending = signals.next() => Ok(Some(ending)),
@@ -107,26 +112,19 @@ async fn foreground(
 /// The first deployment of `--deploy`; when it fails the cluster goes on, so that it can be mended.
 async fn first_deployment(
     arguments: &DevArguments,
-    global: &GlobalArguments,
-    node: &RunningNode,
-    output: Output,
+    connection: &Connection,
 ) -> Result<(), CommandError> {
+    let output = connection.output;
     let Some(directory) = &arguments.deploy else {
         return Ok(());
     };
-    let connection = Connection::to(
-        &node.addresses.api,
-        &node.administrator_token,
-        global.workspace.clone(),
-        output,
-    )?;
     let request = DeployArguments {
         directory: directory.clone(),
         manifest: None,
         no_promote: false,
         detach: false,
     };
-    match deploy(&connection, &request).await {
+    match deploy(connection, &request).await {
         Ok(deployed) => {
             connection.progress.clear();
             output.result(&deployed, |deployed| {
@@ -146,7 +144,9 @@ async fn first_deployment(
                 }
                 .trim_end(),
             );
-            Progress::new(output).line("The cluster goes on; mend it and `pm deploy` again.");
+            connection
+                .progress
+                .line("The cluster goes on; mend it and `pm deploy` again.");
             Ok(())
         }
     }

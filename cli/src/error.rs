@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::fmt::Write as _;
+use std::ops::{Deref, DerefMut};
 
 use common::id::JobId;
 use common::manifest::Fault;
@@ -32,9 +33,13 @@ pub(crate) mod code {
     pub(crate) const FAILED: &str = "failed";
 }
 
-/// A failure of a verb.
+/// A failure of a verb; boxed, so that a success does not carry its size.
+#[derive(Clone, Debug)]
+pub(crate) struct CommandError(Box<Facts>);
+
+/// Everything that is known of a failure.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct CommandError {
+pub(crate) struct Facts {
     /// Stable, for programs.
     pub(crate) code: String,
     /// What was being done, to what: completes "could not …".
@@ -67,7 +72,7 @@ const EXIT_FAILED: u8 = 1;
 impl CommandError {
     /// A failure with nothing but its two halves.
     pub(crate) fn new(code: &str, doing: impl Into<String>, why: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Facts {
             code: code.to_owned(),
             doing: doing.into(),
             why: why.into(),
@@ -77,7 +82,7 @@ impl CommandError {
             rendered: String::new(),
             job: None,
             exit_code: EXIT_FAILED,
-        }
+        }))
     }
 
     /// A failure to read or write something on this machine.
@@ -186,7 +191,7 @@ impl CommandError {
 
     /// The JSON object that a program reads.
     pub(crate) fn json(&self) -> String {
-        let mut text = serde_json::json!({ "error": self }).to_string();
+        let mut text = serde_json::json!({ "error": *self.0 }).to_string();
         text.push('\n');
         text
     }
@@ -199,6 +204,20 @@ impl fmt::Display for CommandError {
 }
 
 impl std::error::Error for CommandError {}
+
+impl Deref for CommandError {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.0
+    }
+}
+
+impl DerefMut for CommandError {
+    fn deref_mut(&mut self) -> &mut Facts {
+        &mut self.0
+    }
+}
 
 /// An error with all its sources on one line; a source that its parent repeats is said once.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

@@ -48,6 +48,6 @@ mod tests {
 
         assert_eq!(refused.code, code::IN_USE);
         assert!(refused.why.contains(&port.to_string()), "{refused}");
-        assert!(refused.next.unwrap().contains("--router-port"));
+        assert!(refused.next.as_deref().unwrap().contains("--router-port"));
     }
 }

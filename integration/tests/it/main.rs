@@ -15,4 +15,6 @@ mod readme;
 #[cfg(test)]
 mod rollout;
 #[cfg(test)]
+mod stability;
+#[cfg(test)]
 mod support;
