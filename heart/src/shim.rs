@@ -26,6 +26,7 @@ mod fork;
 mod launch;
 mod process;
 mod record;
+mod remains;
 mod server;
 mod spawner;
 mod specification;
@@ -40,9 +41,9 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 pub use process::ProcessIdentity;
 pub use record::{Ending, ExitRecord, ProcessRecord};
+pub use remains::kill_tree;
 pub use spawner::{SpawnError, Spawner};
 pub use specification::{LogLimits, Specification};
-pub use tree::kill_tree;
 
 /// In place of a run directory: be the server, requests come on standard input.
 const SERVER_DIRECTORY: &str = "-";

@@ -5,14 +5,22 @@
 )]
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
+use std::ptr;
 
 use super::specification::{RUN_VARIABLE, StoredSpecification};
 
 /// The last signal number of Linux.
 const LAST_SIGNAL: i32 = 64;
+
+/// The kernel's set of 64 signals.
+const KERNEL_SIGNAL_SET_BYTES: usize = 8;
+
+/// The kernel's `struct sigaction` for the default action, and some room.
+static DEFAULT_ACTION: [u64; 16] = [0; 16];
 
 /// Executes the application with `output` as its standard output and error.
 ///
@@ -57,10 +65,26 @@ fn prepare(shim: rustix::process::Pid) -> rustix::io::Result<()> {
         // The shim died before the line above took effect; nobody would ever stop this process.
         return Err(rustix::io::Errno::SRCH);
     }
+    // The shim has blocked what it reads as events.
+    // SAFETY: the set is initialised by sigemptyset before it is used.
+    unsafe {
+        let mut nothing = MaybeUninit::uninit();
+        libc::sigemptyset(nothing.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, nothing.as_ptr(), ptr::null_mut());
+    }
     for signal in 1..=LAST_SIGNAL {
-        // SAFETY: SIG_DFL is not a function that could be called. Signals that may not be changed
-        // answer with an error, which is what they should.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: SIG_DFL with no flags and no mask is all zeros in every layout of the kernel's
+        // structure, and the buffer is larger than each. The C library's own function is not
+        // called because it keeps two signals for itself. SIGKILL and SIGSTOP answer with an error.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT_ACTION.as_ptr(),
+                ptr::null_mut::<u64>(),
+                KERNEL_SIGNAL_SET_BYTES,
+            );
+        }
     }
     // SAFETY: marks descriptors to be closed by exec; none is closed under its owner.
     unsafe {

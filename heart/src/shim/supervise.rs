@@ -307,14 +307,12 @@ impl<'a> Supervision<'a> {
 
     /// Kills and reaps everything that is left.
     fn clean_up(&mut self) {
-        self.reap();
-        while self.has_children {
-            // What cannot be killed within the limit is in the kernel's hands and dies there.
-            if tree::kill_descendants(|| self.reap()).is_err() {
-                return;
-            }
+        tree::kill_descendants(|| {
             self.reap();
-        }
+            self.has_children
+        })
+        // What does not vanish sleeps in the kernel, has been killed, and dies when it wakes.
+        .ok();
     }
 
     /// Moves what is still in the pipe; answers how many bytes the disk did not take.

@@ -1,1 +1,598 @@
-//! Being written.
+//! The shim as its heart sees it: records, output, stopping, and what is left behind (nothing).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::application::StopSignal;
+use common::id::InstanceId;
+use common::time::Span;
+use heart::shim::{
+    Ending, ExitRecord, LogLimits, ProcessIdentity, ProcessRecord, Spawner, Specification,
+    kill_tree, log, request_stop,
+};
+
+/// How long a level may take to be reached.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const INSTANCE: InstanceId = InstanceId(42);
+
+#[test]
+fn output_is_kept_across_rotation_without_a_gap() {
+    let run = Run::new();
+    let mut specification =
+        run.shell("i=0; while [ $i -lt 5000 ]; do echo line $i; i=$((i+1)); done");
+    specification.log_limits = LogLimits {
+        segment_bytes: 1000,
+        segments: 1000,
+    };
+    let expected: String = (0..5000).map(|line| format!("line {line}\n")).collect();
+
+    run.start(&specification);
+    run.wait_exit();
+
+    let chunk = log::read(&run.log(), 0, usize::MAX >> 1).unwrap();
+    assert_eq!(String::from_utf8(chunk.bytes).unwrap(), expected);
+    assert_eq!(chunk.next_offset, expected.len() as u64);
+    assert!(fs::read_dir(run.log()).unwrap().count() > 40);
+
+    // A second run of the instance continues the same log, and what is kept is bounded.
+    specification.log_limits.segments = 3;
+    run.start(&specification);
+    run.wait_exit();
+
+    assert_eq!(fs::read_dir(run.log()).unwrap().count(), 3);
+    assert_eq!(log::length(&run.log()).unwrap(), 2 * expected.len() as u64);
+    let last = log::offset_of_last_lines(&run.log(), 2).unwrap();
+    assert_eq!(
+        log::read(&run.log(), last, 100).unwrap().bytes,
+        b"line 4998\nline 4999\n"
+    );
+}
+
+#[test]
+fn codes_and_signals_are_recorded() {
+    for (script, ending) in [
+        ("exit 0", Ending::Exited { code: 0 }),
+        ("exit 7", Ending::Exited { code: 7 }),
+        ("kill -SEGV $$", Ending::Signalled { signal: 11 }),
+    ] {
+        let run = Run::new();
+        run.start(&run.shell(script));
+
+        let record = run.wait_exit();
+
+        assert_eq!(record.ending, ending, "{script}");
+        assert!(!record.stop_requested);
+        assert_eq!(record.output_lost, 0);
+    }
+}
+
+#[test]
+fn an_application_sees_what_it_is_given_and_nothing_else() {
+    let run = Run::new();
+    let mut specification = run.shell(
+        "env | sort; pwd; ls /proc/self/fd | wc -l; readlink /proc/self/fd/0; umask; \
+         grep -E '^(SigBlk|SigIgn|NoNewPrivs):' /proc/self/status; \
+         cut -d' ' -f6 /proc/$$/stat | grep -qx $$ && echo leads its session",
+    );
+    specification
+        .environment
+        .insert("GREETING".to_owned(), "hello world".to_owned());
+
+    run.start(&specification);
+    run.wait_exit();
+
+    let output = run.output();
+    let marker = output
+        .lines()
+        .find_map(|line| line.strip_prefix("PM_RUN="))
+        .unwrap();
+    let directory = run.directory().display().to_string();
+    let expected = format!(
+        "GREETING=hello world\nPATH=/usr/bin:/bin\nPM_RUN={marker}\nPWD={directory}\n{directory}\n\
+         4\n/dev/null\n0022\nNoNewPrivs:\t1\nSigBlk:\t0000000000000000\n\
+         SigIgn:\t0000000000000000\nleads its session\n"
+    );
+    let mut lines: Vec<&str> = output.lines().collect();
+    let mut wanted: Vec<&str> = expected.lines().collect();
+    lines.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(lines, wanted);
+}
+
+#[test]
+fn what_cannot_be_executed_is_recorded() {
+    let run = Run::new();
+    let plain = run.directory().join("plain");
+    fs::write(&plain, "no program").unwrap();
+    fs::set_permissions(&plain, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut specification = run.shell("");
+
+    for (program, words) in [
+        ("/absent/program", "No such file"),
+        ("not-in-the-path", "No such file"),
+        ("./plain", "Permission denied"),
+    ] {
+        specification.arguments = vec![program.to_owned()];
+        run.start(&specification);
+
+        let record = ExitRecord::read(&run.records()).unwrap().unwrap();
+
+        let Ending::LaunchFailed { message } = record.ending else {
+            panic!("{program}: {record:?}");
+        };
+        assert!(
+            message.contains(program) && message.contains(words),
+            "{message}"
+        );
+        assert_eq!(ProcessRecord::read(&run.records()).unwrap(), None);
+    }
+    specification.arguments = vec!["sh".to_owned()];
+    specification.directory = "/absent".into();
+    run.start(&specification);
+    let record = ExitRecord::read(&run.records()).unwrap().unwrap();
+    assert!(matches!(record.ending, Ending::LaunchFailed { .. }));
+}
+
+#[test]
+fn a_stop_gives_grace_and_then_kills() {
+    let polite = Run::new();
+    polite.start(
+        &polite.shell("trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.02; done"),
+    );
+    polite.wait_output("up");
+    let stubborn = Run::new();
+    let mut specification = stubborn.shell("trap '' TERM; echo up; while :; do sleep 0.02; done");
+    specification.grace = Span(300);
+    stubborn.start(&specification);
+    stubborn.wait_output("up");
+
+    polite.stop();
+    let begin = Instant::now();
+    stubborn.stop();
+
+    let record = polite.wait_exit();
+    assert_eq!(record.ending, Ending::Exited { code: 7 });
+    assert!(record.stop_requested);
+    assert!(polite.output().ends_with("bye\n"));
+    let record = stubborn.wait_exit();
+    assert_eq!(record.ending, Ending::Signalled { signal: 9 });
+    assert!(begin.elapsed() >= Duration::from_millis(300));
+}
+
+#[test]
+fn children_of_a_script_get_the_grace_too() {
+    let run = Run::new();
+    run.start(&run.shell(
+        "(trap 'sleep 0.2; echo drained; exit' TERM; echo up; while :; do sleep 0.02; done) & wait",
+    ));
+    run.wait_output("up");
+
+    run.stop();
+
+    run.wait_exit();
+    assert!(run.output().ends_with("drained\n"), "{}", run.output());
+}
+
+#[test]
+fn nothing_escapes_a_stop() {
+    let run = Run::new();
+    write_escape_artists(&run.directory());
+    let mut specification = run.shell("./escape; exec sleep 1000");
+    specification.grace = Span(100);
+    run.start(&specification);
+    let shim = run.process().shim;
+    eventually("the escapes have begun", || {
+        descendants(shim.pid).len() > 20
+    });
+
+    run.stop();
+
+    run.wait_exit();
+    assert_eq!(run.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn nothing_outlives_the_main_process() {
+    let run = Run::new();
+    write_escape_artists(&run.directory());
+    run.start(&run.shell("./escape; exit 3"));
+
+    let record = run.wait_exit();
+
+    assert_eq!(record.ending, Ending::Exited { code: 3 });
+    assert_eq!(run.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_killed_shim_leaves_is_killed_and_strangers_are_not() {
+    let run = Run::new();
+    let script = "setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' & \
+                  (env -i setsid sleep 1000 &) ; \
+                  setsid sh -c 'env -i sleep 1001 > /dev/null 2>&1' & \
+                  echo up; exec sleep 1002";
+    run.start(&run.shell(script));
+    run.wait_output("up");
+    let record = run.process();
+    eventually("all have begun", || run.leftovers().len() >= 4);
+    let mut stranger = Stranger::new();
+
+    kill(record.shim.pid);
+    eventually("the main process dies with its shim", || {
+        !record.shim.is_alive() && !record.application.is_alive()
+    });
+    assert!(run.leftovers().len() >= 2);
+    kill_tree(&run.records(), INSTANCE).unwrap();
+
+    assert_eq!(run.leftovers(), Vec::<String>::new());
+    assert!(stranger.lives());
+    assert!(kill_tree(&run.records(), InstanceId(1)).is_err());
+    kill_tree(&run.records(), INSTANCE).unwrap();
+    assert!(stranger.lives());
+}
+
+#[test]
+fn a_reused_pid_is_neither_adopted_nor_signalled() {
+    let mut stranger = Stranger::new();
+    let mut identity = ProcessIdentity::of(stranger.child.id()).unwrap();
+    assert!(identity.is_alive());
+    identity.start_time_ticks -= 1;
+    let run = Run::new();
+    run.shell("").write(&run.records()).unwrap();
+    let record = ProcessRecord {
+        shim: identity.clone(),
+        application: identity.clone(),
+        output_pipe: 0,
+    };
+    fs::write(
+        run.records().join("process.json"),
+        serde_json::to_vec(&record).unwrap(),
+    )
+    .unwrap();
+
+    assert!(!identity.is_alive());
+    assert!(identity.open_pidfd().unwrap().is_none());
+    request_stop(&identity).unwrap();
+    kill_tree(&run.records(), INSTANCE).unwrap();
+
+    assert!(stranger.lives());
+}
+
+#[test]
+fn many_cycles_leave_nothing() {
+    let run = Run::new();
+    let specification = run.shell("exit 0");
+    run.start(&specification);
+    run.wait_exit();
+    let server = server_of_this_process();
+    let baseline = (descriptors(std::process::id()), descriptors(server));
+
+    for _ in 0..200 {
+        run.start(&specification);
+        run.wait_exit();
+    }
+
+    assert_eq!(server_of_this_process(), server);
+    eventually("everything is closed and reaped", || {
+        (descriptors(std::process::id()), descriptors(server)) == baseline
+            && descendants(std::process::id()).len() == 2
+    });
+    assert_eq!(run.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn runs_outlive_the_server_and_another_is_started() {
+    let run = Run::new();
+    run.start(&run.shell("echo up; exec sleep 1000"));
+    run.wait_output("up");
+    let shim = run.process().shim;
+    let server = server_of_this_process();
+
+    kill(server);
+    let other = Run::with_spawner(run.spawner.clone());
+    for _ in 0..3 {
+        other.start(&other.shell("exit 5"));
+        assert_eq!(other.wait_exit().ending, Ending::Exited { code: 5 });
+    }
+    assert!(shim.is_alive());
+
+    run.stop();
+    assert!(run.wait_exit().stop_requested);
+}
+
+#[test]
+fn a_program_that_is_no_shim_is_an_error() {
+    let run = Run::new();
+    run.shell("").write(&run.records()).unwrap();
+
+    for program in ["/absent/shim", "/bin/true"] {
+        let spawner = Spawner::new(program.into(), Vec::new());
+        assert!(spawner.spawn(&run.records()).is_err(), "{program}");
+    }
+}
+
+#[test]
+fn a_full_disk_blocks_the_application_and_loses_nothing() {
+    let Some(disk) = SmallDisk::mount("64k") else {
+        return;
+    };
+    let run = Run::new();
+    let mut specification = run
+        .shell("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; echo end > ended");
+    specification.log_directory = disk.path().join("log");
+    specification.log_limits = LogLimits {
+        segment_bytes: 16 << 10,
+        segments: 100,
+    };
+    let expected: String = (0..20000).map(|line| format!("line {line}\n")).collect();
+
+    run.start(&specification);
+    eventually("the disk is full", || {
+        log::length(&specification.log_directory).unwrap() >= 48 << 10
+    });
+    let shim = run.process().shim;
+    assert!(!run.directory().join("ended").exists());
+    disk.grow("4m");
+
+    eventually("it has ended", || !shim.is_alive());
+    let chunk = log::read(&specification.log_directory, 0, 1 << 20).unwrap();
+    assert_eq!(String::from_utf8(chunk.bytes).unwrap(), expected);
+}
+
+/// One run directory, its log, its working directory.
+struct Run {
+    place: tempfile::TempDir,
+    spawner: std::sync::Arc<Spawner>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let spawner = Spawner::new(shim_program(), vec!["shim".into()]);
+        Self::with_spawner(spawner.into())
+    }
+
+    fn with_spawner(spawner: std::sync::Arc<Spawner>) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir(place.path().join("code")).unwrap();
+        Self { place, spawner }
+    }
+
+    fn records(&self) -> PathBuf {
+        self.place.path().join("run")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.place.path().join("log")
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.place.path().join("code")
+    }
+
+    fn shell(&self, script: &str) -> Specification {
+        Specification {
+            instance: INSTANCE,
+            arguments: vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()],
+            environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+            directory: self.directory(),
+            stop_signal: StopSignal::Term,
+            grace: Span::seconds(20),
+            log_directory: self.log(),
+            log_limits: LogLimits::default(),
+        }
+    }
+
+    fn start(&self, specification: &Specification) {
+        specification.write(&self.records()).unwrap();
+        self.spawner.spawn(&self.records()).unwrap();
+    }
+
+    fn process(&self) -> ProcessRecord {
+        ProcessRecord::read(&self.records()).unwrap().unwrap()
+    }
+
+    fn stop(&self) {
+        request_stop(&self.process().shim).unwrap();
+    }
+
+    fn wait_exit(&self) -> ExitRecord {
+        let shim = self.process().shim;
+        eventually("the shim has ended", || !shim.is_alive());
+        ExitRecord::read(&self.records()).unwrap().unwrap()
+    }
+
+    fn output(&self) -> String {
+        String::from_utf8(log::read(&self.log(), 0, 1 << 20).unwrap().bytes).unwrap()
+    }
+
+    fn wait_output(&self, words: &str) {
+        eventually(words, || self.output().contains(words));
+    }
+
+    /// Every process of this run: its working directory is inherited by all of them.
+    fn leftovers(&self) -> Vec<String> {
+        let directory = fs::canonicalize(self.directory()).unwrap();
+        processes()
+            .into_iter()
+            .filter(|pid| {
+                fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == directory)
+            })
+            .map(|pid| {
+                let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                format!("{pid} {}", String::from_utf8_lossy(&command))
+            })
+            .collect()
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if self.records().exists() {
+            kill_tree(&self.records(), INSTANCE).unwrap();
+        }
+    }
+}
+
+/// A process that has nothing to do with any run.
+struct Stranger {
+    child: Child,
+}
+
+impl Stranger {
+    fn new() -> Self {
+        let child = Command::new("sleep")
+            .arg("1000")
+            .env("PM_INSTANCE", INSTANCE.to_string())
+            .env("PM_RUN", "00000000000000000000000000000000")
+            .spawn()
+            .unwrap();
+        Self { child }
+    }
+
+    fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// A small file system of its own; none where this may not be mounted.
+pub(crate) struct SmallDisk {
+    place: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    pub(crate) fn mount(size: &str) -> Option<Self> {
+        let place = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(place.path())
+            .stderr(Stdio::null())
+            .status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self { place });
+        }
+        eprintln!("SKIPPED: a small disk cannot be mounted by this user");
+        None
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    fn grow(&self, size: &str) {
+        let status = Command::new("mount")
+            .args(["-o", &format!("remount,size={size}")])
+            .arg(self.path())
+            .status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a process that is being killed may still have its log open.
+        let status = Command::new("umount").arg("-l").arg(self.path()).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+/// A daemon that double-forks and ignores SIGTERM, one without environment and output, and
+/// processes that replace themselves by a new one all the time, in new sessions.
+fn write_escape_artists(directory: &Path) {
+    write_script(
+        directory,
+        "escape",
+        "(setsid sh -c 'trap \"\" TERM HUP INT; while :; do sleep 1; done' &)\n\
+         (env -i setsid sh -c 'exec sleep 1000 > /dev/null 2>&1' &)\n\
+         i=0; while [ $i -lt 20 ]; do (setsid ./again $i &) ; i=$((i+1)); done\n",
+    );
+    write_script(
+        directory,
+        "again",
+        "trap '' TERM\n(setsid ./again $1 &)\n[ $1 -gt 10 ] && sleep 0.01\nexit 0\n",
+    );
+}
+
+fn write_script(directory: &Path, name: &str, lines: &str) {
+    let path = directory.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{lines}")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+pub(crate) fn shim_program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test
+        .parent()
+        .and_then(Path::parent)
+        .unwrap()
+        .join("examples/shim");
+    assert!(
+        program.exists(),
+        "{} is missing: build the examples of this crate with its tests",
+        program.display()
+    );
+    program
+}
+
+fn processes() -> Vec<u32> {
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+fn descendants(root: u32) -> Vec<u32> {
+    let all = processes();
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(all.iter().filter(|pid| parent_of(**pid) == Some(parent)));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// The only child of this test's process is the server (each test is a process of its own).
+fn server_of_this_process() -> u32 {
+    let own = std::process::id();
+    let mut children = processes()
+        .into_iter()
+        .filter(|pid| parent_of(*pid) == Some(own));
+    let server = children.next().unwrap();
+    assert_eq!(children.next(), None, "run these tests with nextest");
+    server
+}
+
+fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+fn kill(pid: u32) {
+    let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+}
+
+#[expect(clippy::disallowed_methods, reason = "the pause between two looks")]
+fn eventually(level: &str, reached: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !reached() {
+        assert!(Instant::now() < deadline, "never reached: {level}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
