@@ -195,8 +195,13 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_inside_a_pipe_counts() {
+        assert!(!run(&["false | true"]).0);
+    }
+
+    #[test]
     fn the_first_failing_command_is_the_last_and_is_named() {
-        let (is_success, output) = run(&["echo one", "false || true", "ls /absent/x | cat", "echo two"]);
+        let (is_success, output) = run(&["echo one", "false || true", "ls /absent/x", "echo two"]);
 
         assert!(!is_success);
         assert!(output.starts_with("one\n"));

@@ -9,6 +9,10 @@ mod faults;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod node;
+#[cfg(test)]
+mod pacemaker;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod shim;
