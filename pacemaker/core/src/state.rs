@@ -237,6 +237,12 @@ impl State {
         Some(self.nodes.get(&node)?.node.clone())
     }
 
+    /// The reporting roles of a node that have been silent for longer than the TTL.
+    #[must_use]
+    pub fn silent_roles(&self, node: NodeId) -> Option<&BTreeSet<Role>> {
+        Some(&self.nodes.get(&node)?.silent)
+    }
+
     pub(crate) fn workspace_by_stub(&self, stub: &WorkspaceStub) -> Option<&Workspace> {
         self.workspaces
             .values()

@@ -202,7 +202,7 @@ impl Transition<'_> {
             .and_then(|record| record.step())
             .map_or(StepName::Start, |step| failed_step(failure.code, step));
         self.pass_steps_before(job, step);
-        let failure = job_failure(step, failure, message, Some(instance.id));
+        let failure = job_failure(step, failure, &message, Some(instance.id));
         self.end_undone(job, Some(failure));
     }
 

@@ -179,7 +179,7 @@ impl Transition<'_> {
             "the build on node {node} ({name}) failed: {}",
             failure.message
         );
-        let failure = job_failure(StepName::Prepare, failure, message, None);
+        let failure = job_failure(StepName::Prepare, failure, &message, None);
         self.end_undone(id, Some(failure));
         Ok(())
     }
@@ -382,7 +382,7 @@ impl Transition<'_> {
 pub(super) fn job_failure(
     step: StepName,
     failure: &Failure,
-    message: String,
+    message: &str,
     instance: Option<common::id::InstanceId>,
 ) -> JobFailure {
     let code = serde_json::to_value(failure.code)
@@ -392,7 +392,7 @@ pub(super) fn job_failure(
     JobFailure {
         step,
         code,
-        message: head(&message, MESSAGE_MAX_BYTES),
+        message: head(message, MESSAGE_MAX_BYTES),
         output_tail: tail(&failure.output_tail, OUTPUT_TAIL_MAX_BYTES),
         instance,
     }

@@ -41,7 +41,7 @@ impl Transition<'_> {
             ));
         }
         let stub = WorkspaceStub::parse(DEFAULT_WORKSPACE)
-            .expect("the default workspace's stub keeps the rule");
+            .map_err(|error| reject(RejectionCode::Invalid, error.to_string()))?;
         self.state.cluster = Some(Cluster {
             id: id.to_owned(),
             hostname: hostname.to_owned(),
