@@ -53,6 +53,9 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// Time between two tries while there is none; the lease of a new leader comes without an event.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
+/// The log's file in the data directory.
+const LOG_FILE: &str = "raft.redb";
+
 type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
 /// Why Raft could not be started.
@@ -169,12 +172,17 @@ pub(crate) async fn start(
     })
 }
 
+/// True when `directory` holds a log. Blocks.
+pub(crate) fn has_log(directory: &Path) -> bool {
+    directory.join(LOG_FILE).exists()
+}
+
 fn open(
     directory: &Path,
     replica: Arc<Replica>,
     metrics: &Metrics,
 ) -> Result<(LogStore, StateMachine), OpenError> {
-    let log = LogStore::open(&directory.join("raft.redb"), metrics)
+    let log = LogStore::open(&directory.join(LOG_FILE), metrics)
         .map_err(|error| OpenError::Log(error.into()))?;
     let path = directory.join("snapshots");
     let snapshots = |source| OpenError::Snapshots {

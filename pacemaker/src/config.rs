@@ -1,0 +1,148 @@
+//! What a pacemaker is told at its start.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use common::digest::Digest;
+use common::id::{HOSTNAME_MAX_BYTES, HostPattern};
+use pacemaker_core::command::ClusterSettings;
+
+/// The shortest token that is accepted, characters: 16 bytes as hexadecimal.
+const TOKEN_MIN_CHARACTERS: usize = 32;
+/// The longest node key, characters.
+const NODE_KEY_MAX_CHARACTERS: usize = 128;
+/// A generated hostname puts version, type, application and workspace before the cluster's.
+const CLUSTER_HOSTNAME_MAX_BYTES: usize = HOSTNAME_MAX_BYTES / 2;
+
+/// The configuration of a pacemaker; checked before anything binds.
+#[derive(Clone)]
+pub struct Config {
+    /// The key under which this machine registers as a node; random and stable.
+    pub node_key: String,
+    /// Log, snapshots, packages and job logs are kept here.
+    pub data_dir: PathBuf,
+    /// Appended to every generated hostname, lower case. Counts at the first start only.
+    pub cluster_hostname: String,
+    /// The routers' public port, for URLs.
+    pub router_port: u16,
+    /// May do everything. Counts at the first start only.
+    pub administrator_token: String,
+    /// May do what hearts and routers do. Counts at the first start only.
+    pub node_token: String,
+    /// Times that the cluster keeps to. Count at the first start only.
+    pub settings: ClusterSettings,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("data_dir", &self.data_dir)
+            .field("cluster_hostname", &self.cluster_hostname)
+            .field("router_port", &self.router_port)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A value of the configuration that is not allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{field}` of the pacemaker's configuration {rule}")]
+pub struct ConfigError {
+    /// Which field.
+    pub field: &'static str,
+    /// What is asked of it.
+    pub rule: String,
+}
+
+impl Config {
+    /// Refuses what could not work.
+    ///
+    /// # Errors
+    /// Names the first field that is wrong.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let refuse = |field, rule: String| Err(ConfigError { field, rule });
+        for (field, token) in [
+            ("administrator_token", &self.administrator_token),
+            ("node_token", &self.node_token),
+        ] {
+            if token.chars().count() < TOKEN_MIN_CHARACTERS {
+                return refuse(
+                    field,
+                    format!("has at least {TOKEN_MIN_CHARACTERS} characters"),
+                );
+            }
+        }
+        if self.administrator_token == self.node_token {
+            return refuse("node_token", "differs from the administrator's".to_owned());
+        }
+        if self.node_key.is_empty() || self.node_key.len() > NODE_KEY_MAX_CHARACTERS {
+            return refuse(
+                "node_key",
+                format!("has 1 to {NODE_KEY_MAX_CHARACTERS} characters"),
+            );
+        }
+        let is_hostname =
+            HostPattern::parse(&self.cluster_hostname).is_ok_and(|pattern| !pattern.is_wildcard());
+        if !is_hostname || self.cluster_hostname.len() > CLUSTER_HOSTNAME_MAX_BYTES {
+            return refuse(
+                "cluster_hostname",
+                format!(
+                    "is a hostname in lower case of at most {CLUSTER_HOSTNAME_MAX_BYTES} bytes"
+                ),
+            );
+        }
+        if self.data_dir.as_os_str().is_empty() {
+            return refuse("data_dir", "names a directory".to_owned());
+        }
+        if self.settings.node_ttl.0 == 0 {
+            return refuse("settings.node_ttl", "is longer than nothing".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The SHA-256 of a bearer token in hexadecimal: what the state keeps instead of the token.
+#[must_use]
+pub fn token_hash(token: &str) -> String {
+    Digest::of(token.as_bytes()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_cannot_work_are_refused_by_name() {
+        let good = Config {
+            node_key: "key".to_owned(),
+            data_dir: PathBuf::from("data"),
+            cluster_hostname: "localhost".to_owned(),
+            router_port: 4253,
+            administrator_token: "a".repeat(32),
+            node_token: "b".repeat(32),
+            settings: ClusterSettings::default(),
+        };
+        assert_eq!(good.validate(), Ok(()));
+
+        check(&good, "node_token", |config| {
+            config.node_token = "short".to_owned()
+        });
+        check(&good, "node_token", |config| {
+            config.node_token = "a".repeat(32)
+        });
+        check(&good, "node_key", |config| config.node_key = String::new());
+        check(&good, "cluster_hostname", |config| {
+            config.cluster_hostname = "Not a host".to_owned();
+        });
+        check(&good, "cluster_hostname", |config| {
+            config.cluster_hostname = "*.example.com".to_owned();
+        });
+        check(&good, "data_dir", |config| config.data_dir = PathBuf::new());
+    }
+
+    fn check(good: &Config, field: &str, spoil: impl FnOnce(&mut Config)) {
+        let mut config = good.clone();
+        spoil(&mut config);
+        assert_eq!(config.validate().unwrap_err().field, field);
+    }
+}

@@ -1,0 +1,185 @@
+//! The HTTP API: one table of endpoints, from which both the router and the OpenAPI document come.
+//!
+//! Handlers are thin: parse, ask the replica or propose, answer. Nothing here decides.
+
+mod applications;
+mod authentication;
+mod cluster;
+mod deployments;
+mod error;
+mod extract;
+mod jobs;
+mod nodes;
+mod openapi;
+mod packages;
+mod reports;
+mod routes;
+mod table;
+mod watch;
+mod why;
+mod workspaces;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodRouter, get};
+use common::api::BODY_MAX_BYTES;
+use http::{HeaderName, StatusCode};
+use pacemaker_core::command::{Command, Outcome};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::trace::TraceLayer;
+
+use crate::http::authentication::Gate;
+use crate::http::error::{Answer, Failure};
+use crate::job_log::JobLogs;
+use crate::leader::Leader;
+use crate::metrics::Metrics;
+use crate::package_store::PackageStore;
+use crate::raft::Proposer;
+use crate::replica::Replica;
+
+/// How long the streams of a stopping server may take to end.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
+/// Names a request in logs, here and at whoever sent it.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the handlers use.
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub(crate) proposer: Proposer,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) leader: Leader,
+    pub(crate) packages: PackageStore,
+    pub(crate) job_logs: JobLogs,
+    pub(crate) metrics: Metrics,
+    /// To the hearts' APIs.
+    pub(crate) nodes: reqwest::Client,
+    /// Shown to the hearts' APIs.
+    pub(crate) node_token: String,
+    /// This machine's key as a node.
+    pub(crate) node_key: String,
+    /// This pacemaker's number in the Raft group.
+    pub(crate) member: u64,
+    /// For URLs.
+    pub(crate) router_port: u16,
+    /// Set once everything that was acknowledged before the start is applied.
+    pub(crate) ready: AtomicBool,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Api {
+    /// True when answers reflect everything that was ever acknowledged.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Proposes, with refusals and failures as answers.
+    async fn propose(&self, command: Command) -> Answer<Outcome> {
+        Ok(self.proposer.propose(command).await??)
+    }
+}
+
+/// All endpoints, without a fallback.
+pub(crate) fn router(api: &Arc<Api>) -> Router {
+    let mut by_path: BTreeMap<&'static str, MethodRouter<Arc<Api>>> = BTreeMap::new();
+    for endpoint in table::endpoints() {
+        let gate = Gate {
+            api: Arc::clone(api),
+            access: endpoint.access,
+            patience: endpoint.patience,
+            route: endpoint.path,
+        };
+        let guarded = endpoint
+            .handler
+            .layer(from_fn_with_state(gate, authentication::pass));
+        let merged = match by_path.remove(endpoint.path) {
+            Some(others) => others.merge(guarded),
+            None => guarded,
+        };
+        by_path.insert(endpoint.path, merged);
+    }
+    let mut router = Router::new();
+    for (path, methods) in by_path {
+        router = router.route(path, methods.fallback(wrong_method));
+    }
+    router
+        .with_state(Arc::clone(api))
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(TraceLayer::new_for_http())
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+}
+
+/// The answer to a path that no role knows.
+pub async fn no_such_path() -> Response {
+    Failure::no_such_path().into_response()
+}
+
+/// Serves `routes` with `/healthz` and `/metrics` beside them, until `shutdown`.
+pub(crate) async fn serve(
+    routes: Router,
+    metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let metrics = move || {
+        let text = format!("{}# EOF\n", metrics());
+        let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        async move { ([(http::header::CONTENT_TYPE, content_type)], text) }
+    };
+    let router = routes
+        .route("/healthz", get(async || "ok\n"))
+        .route("/metrics", get(metrics))
+        .fallback(no_such_path);
+    let serving = axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown.clone().cancelled_owned())
+        .into_future();
+    tokio::select! {
+        result = serving => result,
+        () = past(shutdown) => Ok(()),
+    }
+}
+
+/// Resolves when a stopping server has had its time.
+async fn past(shutdown: CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep_until(tokio::time::Instant::now() + SHUTDOWN_PATIENCE).await;
+    tracing::warn!("connections were still open when the API stopped");
+}
+
+async fn wrong_method() -> Failure {
+    Failure::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "The path does not take this method.",
+        "/v1/openapi.json lists the methods of each path.",
+    )
+}
+
+/// A defect in a handler costs its request, not the process: handlers hold no state of the cluster.
+fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
+    let what = cause
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| cause.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    tracing::error!(panic = what, "a request handler panicked");
+    Failure::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "The pacemaker failed.",
+        "A defect; the pacemaker's log says where.",
+    )
+    .into_response()
+}

@@ -1,0 +1,344 @@
+//! Every endpoint, once: its path, who may use it, what goes in and out, and what answers it.
+
+use std::sync::Arc;
+
+use axum::routing::{MethodRouter, get, head, post, put};
+use common::api::{
+    ApplicationView, ClusterView, CreateWorkspace, DeployRequest, Explanation, JobStarted, JobView,
+    NodeRegistered, ScaleRequest, paths,
+};
+use common::assignment::{Assignment, Report};
+use common::job::Job;
+use common::node::{Node, NodeDescription};
+use common::routing_table::RoutingTable;
+use common::workspace::Workspace;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use crate::http::authentication::{Access, Patience};
+use crate::http::{
+    Api, applications, cluster, deployments, jobs, nodes, openapi, packages, reports, routes, why,
+    workspaces,
+};
+
+/// Readiness; outside `/v1`, for supervisors and load balancers.
+pub(crate) const READYZ: &str = "/readyz";
+
+/// One method of one path.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) access: Access,
+    pub(crate) patience: Patience,
+    /// Name and meaning of what may follow the question mark.
+    pub(crate) query: Vec<(&'static str, &'static str)>,
+    pub(crate) body: Shape,
+    pub(crate) answers: Vec<(u16, Shape)>,
+    pub(crate) handler: MethodRouter<Arc<Api>>,
+}
+
+/// The form of a body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shape {
+    /// There is none.
+    Nothing,
+    /// JSON of this schema.
+    Json(fn(&mut SchemaGenerator) -> Schema),
+    /// Any JSON.
+    AnyJson,
+    /// Bytes.
+    Bytes,
+    /// Text.
+    Text,
+}
+
+fn json<T: JsonSchema>() -> Shape {
+    Shape::Json(SchemaGenerator::subschema_for::<T>)
+}
+
+impl Endpoint {
+    fn new(
+        method: &'static str,
+        path: &'static str,
+        summary: &'static str,
+        handler: MethodRouter<Arc<Api>>,
+    ) -> Self {
+        Self {
+            method,
+            path,
+            summary,
+            access: Access::Administrator,
+            patience: Patience::Answer,
+            query: Vec::new(),
+            body: Shape::Nothing,
+            answers: Vec::new(),
+            handler,
+        }
+    }
+
+    fn access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
+    fn waits(mut self) -> Self {
+        self.patience = Patience::Own;
+        self
+    }
+
+    fn query(mut self, name: &'static str, meaning: &'static str) -> Self {
+        self.query.push((name, meaning));
+        self
+    }
+
+    fn takes(mut self, body: Shape) -> Self {
+        self.body = body;
+        self
+    }
+
+    fn answers(mut self, status: u16, body: Shape) -> Self {
+        self.answers.push((status, body));
+        self
+    }
+
+    fn watches(self, body: Shape) -> Self {
+        self.waits()
+            .query("after", "The generation that the client has.")
+            .query("wait", "`false`: answer at once.")
+            .answers(200, body)
+            .answers(204, Shape::Nothing)
+    }
+}
+
+/// All of them.
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    let mut all = cluster_endpoints();
+    all.extend(application_endpoints());
+    all.extend(job_endpoints());
+    all.extend(node_endpoints());
+    all.extend(package_endpoints());
+    all
+}
+
+fn cluster_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new(
+            "GET",
+            READYZ,
+            "Whether this pacemaker answers with all that was acknowledged",
+            get(cluster::ready),
+        )
+        .access(Access::Public)
+        .answers(200, Shape::Text),
+        Endpoint::new(
+            "GET",
+            paths::OPENAPI,
+            "This document",
+            get(openapi::document),
+        )
+        .access(Access::Public)
+        .answers(200, Shape::AnyJson),
+        Endpoint::new(
+            "GET",
+            paths::CLUSTER,
+            "The cluster in a few numbers",
+            get(cluster::view),
+        )
+        .answers(200, json::<ClusterView>()),
+        Endpoint::new(
+            "GET",
+            paths::WORKSPACES,
+            "All workspaces",
+            get(workspaces::list),
+        )
+        .answers(200, json::<Vec<Workspace>>()),
+        Endpoint::new(
+            "POST",
+            paths::WORKSPACES,
+            "Make a workspace",
+            post(workspaces::create),
+        )
+        .takes(json::<CreateWorkspace>())
+        .answers(201, json::<Workspace>()),
+        Endpoint::new(
+            "GET",
+            paths::WHY,
+            "Why something is as it is",
+            get(why::explain),
+        )
+        .query(
+            "application",
+            "An application's number; give one of the three.",
+        )
+        .query("instance", "An instance's number.")
+        .query("job", "A job's number.")
+        .answers(200, json::<Explanation>()),
+        Endpoint::new(
+            "GET",
+            paths::ROUTES,
+            "The routing table",
+            get(routes::table),
+        )
+        .access(Access::Node)
+        .watches(json::<RoutingTable>()),
+    ]
+}
+
+fn application_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new(
+            "POST",
+            paths::DEPLOYMENTS,
+            "Deploy an uploaded source",
+            post(deployments::create),
+        )
+        .takes(json::<DeployRequest>())
+        .answers(202, json::<JobStarted>()),
+        Endpoint::new(
+            "GET",
+            paths::APPLICATIONS,
+            "Applications, of one workspace or of all",
+            get(applications::list),
+        )
+        .query("workspace", "A workspace's stub.")
+        .query("name", "An application's name.")
+        .answers(200, json::<Vec<ApplicationView>>()),
+        Endpoint::new(
+            "GET",
+            paths::APPLICATION,
+            "One application",
+            get(applications::view),
+        )
+        .answers(200, json::<ApplicationView>()),
+        Endpoint::new(
+            "POST",
+            paths::ROLLBACK,
+            "Go back to the version before",
+            post(applications::roll_back),
+        )
+        .answers(202, json::<JobStarted>()),
+        Endpoint::new(
+            "PUT",
+            paths::SCALE,
+            "Change the number of instances of the current version",
+            put(applications::scale),
+        )
+        .takes(json::<ScaleRequest>())
+        .answers(200, json::<ApplicationView>()),
+        Endpoint::new(
+            "POST",
+            paths::VERSION_ACTION,
+            "Start, stop, promote or deregister a version",
+            post(applications::act_on_version),
+        )
+        .answers(202, json::<JobStarted>()),
+    ]
+}
+
+fn job_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("GET", paths::JOBS, "Jobs, newest first", get(jobs::list))
+            .query("application", "An application's number.")
+            .query("limit", "At most so many.")
+            .query("before", "Only jobs older than this one.")
+            .answers(200, json::<Vec<Job>>()),
+        Endpoint::new("GET", paths::JOB, "One job", get(jobs::view)).watches(json::<JobView>()),
+        Endpoint::new("POST", paths::JOB_ABORT, "End a job", post(jobs::abort))
+            .answers(204, Shape::Nothing),
+        Endpoint::new("GET", paths::JOB_LOG, "A job's log", get(jobs::read_log))
+            .waits()
+            .query("after", "The byte offset to begin at.")
+            .query("follow", "`true`: wait when there is nothing new.")
+            .answers(200, Shape::Text),
+        Endpoint::new(
+            "POST",
+            paths::JOB_LOG,
+            "Append to a job's log",
+            post(jobs::append_log),
+        )
+        .access(Access::Node)
+        .query("offset", "The byte offset at which the body begins.")
+        .takes(Shape::Bytes)
+        .answers(204, Shape::Nothing),
+        Endpoint::new(
+            "GET",
+            paths::INSTANCE_LOG,
+            "An instance's log, from its node",
+            get(nodes::instance_log),
+        )
+        .waits()
+        .query("after", "The byte offset to begin at.")
+        .query("tail", "Begin so many lines before the end.")
+        .query("follow", "`true`: wait when there is nothing new.")
+        .answers(200, Shape::Text),
+    ]
+}
+
+fn node_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("GET", paths::NODES, "All nodes", get(nodes::list))
+            .answers(200, json::<Vec<Node>>()),
+        Endpoint::new(
+            "POST",
+            paths::NODES,
+            "Register a node, or update it",
+            post(nodes::register),
+        )
+        .access(Access::Node)
+        .takes(json::<NodeDescription>())
+        .answers(200, json::<NodeRegistered>()),
+        Endpoint::new(
+            "GET",
+            paths::ASSIGNMENT,
+            "What a node should run",
+            get(nodes::assignment),
+        )
+        .access(Access::Node)
+        .watches(json::<Assignment>()),
+        Endpoint::new(
+            "POST",
+            paths::REPORTS,
+            "What a node does run",
+            post(reports::take),
+        )
+        .access(Access::Node)
+        .takes(json::<Report>())
+        .answers(204, Shape::Nothing),
+    ]
+}
+
+fn package_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new(
+            "HEAD",
+            paths::PACKAGE,
+            "Whether a package is stored; 404 with `Upload-Offset` when not",
+            head(packages::look_up),
+        )
+        .access(Access::Node)
+        .answers(200, Shape::Nothing),
+        Endpoint::new(
+            "GET",
+            paths::PACKAGE,
+            "A package, or with `Range: bytes=N-` the rest of it",
+            get(packages::download),
+        )
+        .access(Access::Node)
+        .waits()
+        .answers(200, Shape::Bytes)
+        .answers(206, Shape::Bytes),
+        Endpoint::new(
+            "PUT",
+            paths::PACKAGE,
+            "Store a package, or the part of it that begins at `Upload-Offset`",
+            put(packages::upload),
+        )
+        .access(Access::Node)
+        .waits()
+        .takes(Shape::Bytes)
+        .answers(200, Shape::Nothing)
+        .answers(201, Shape::Nothing)
+        .answers(202, Shape::Nothing),
+    ]
+}

@@ -1,0 +1,380 @@
+//! The leader's loop: hear nodes, plan, propose.
+//!
+//! ```text
+//! reports ──► Sightings ──plan(state, sightings, now)──► Act ──► the log ──► apply ──► (again)
+//! ```
+//! Owns the [`Sightings`]. It plans when a report says something new, when an applied command has
+//! changed the state, when the planner's deadline passes, and every [`TICK_INTERVAL`]; several
+//! reasons at once make one pass. While another pacemaker leads it only waits.
+//!
+//! Never does: change the state other than by proposing, or trust its own plan.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::assignment::{HeartReport, Load, Report, RouterReport};
+use common::id::NodeId;
+use common::time::Timestamp;
+use pacemaker_core::command::{Command, Outcome};
+use pacemaker_core::sightings::{Sighting, Sightings};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::{Metrics, SightingLabel};
+use crate::raft::{Proposer, Status};
+use crate::replica::Replica;
+
+/// The longest time between two passes of a leader; liveness is judged at this grain.
+const TICK_INTERVAL: Duration = Duration::from_millis(500);
+/// Reports that may wait for the loop; past it their senders wait. Two roles of a thousand nodes.
+const INBOX_LENGTH: usize = 2_048;
+/// Reports that are heard before the next pass; bounds how long a pass waits in a storm.
+const HEARD_AT_ONCE: usize = 256;
+/// Passes in a row that may be caused by the plan's own effects. A plan that never comes to rest
+/// is a defect of the planner; past this it costs one pass per [`TICK_INTERVAL`], not a core.
+const STREAK_MAX: u32 = 200;
+
+/// Talks to the loop; clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Leader {
+    inbox: mpsc::Sender<Message>,
+}
+
+/// The loop has ended: the role is stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the leader's loop has ended")]
+pub(crate) struct Gone;
+
+#[derive(Debug)]
+enum Message {
+    Report(Box<Report>),
+    Sightings(oneshot::Sender<Sightings>),
+}
+
+impl Leader {
+    /// Hands a node's report to the loop.
+    pub(crate) async fn report(&self, report: Report) -> Result<(), Gone> {
+        let message = Message::Report(Box::new(report));
+        self.inbox.send(message).await.map_err(|_| Gone)
+    }
+
+    /// A copy of what has been heard.
+    pub(crate) async fn sightings(&self) -> Result<Sightings, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox
+            .send(Message::Sightings(reply))
+            .await
+            .map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+}
+
+/// The loop, before it runs.
+#[derive(Debug)]
+pub(crate) struct LeaderLoop {
+    proposer: Proposer,
+    replica: Arc<Replica>,
+    metrics: Metrics,
+    inbox: mpsc::Receiver<Message>,
+    heard: Heard,
+    /// Set while this pacemaker leads and has caught up.
+    leading: Option<Status>,
+    streak: u32,
+}
+
+impl LeaderLoop {
+    /// Makes the loop and its handle.
+    pub(crate) fn new(
+        proposer: Proposer,
+        replica: Arc<Replica>,
+        metrics: Metrics,
+    ) -> (Leader, Self) {
+        let (sender, inbox) = mpsc::channel(INBOX_LENGTH);
+        let leader_loop = Self {
+            proposer,
+            replica,
+            metrics,
+            inbox,
+            heard: Heard::default(),
+            leading: None,
+            streak: 0,
+        };
+        (Leader { inbox: sender }, leader_loop)
+    }
+
+    /// Runs until `shutdown`.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut changes = self.replica.changes();
+        let mut interval = tokio::time::interval(TICK_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut deadline = None;
+        loop {
+            let status = self.proposer.status();
+            let at = deadline.unwrap_or_else(|| Instant::now() + TICK_INTERVAL);
+            let is_due = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = self.proposer.leadership_changed(status) => true,
+                message = self.inbox.recv() => match message {
+                    Some(message) => self.hear(message),
+                    None => return,
+                },
+                changed = changes.changed(), if self.streak < STREAK_MAX => changed.is_ok(),
+                _ = interval.tick() => {
+                    self.streak = 0;
+                    true
+                }
+                () = tokio::time::sleep_until(at), if deadline.is_some() => true,
+            };
+            if is_due {
+                changes.mark_unchanged();
+                self.lead().await;
+                deadline = self.tick().await;
+            }
+        }
+    }
+
+    /// Takes a message and those that wait behind it; true when a pass is due.
+    fn hear(&mut self, first: Message) -> bool {
+        let mut is_due = false;
+        let mut next = Some(first);
+        let mut count = 0;
+        while let Some(message) = next {
+            match message {
+                Message::Report(report) => {
+                    is_due |= self.heard.take(*report, self.replica.now());
+                }
+                Message::Sightings(reply) => {
+                    if reply.send(self.heard.sightings.clone()).is_err() {
+                        tracing::debug!("nobody waits for the sightings any more");
+                    }
+                }
+            }
+            count += 1;
+            next = if count < HEARD_AT_ONCE {
+                self.inbox.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        is_due
+    }
+
+    /// Notices the beginning and the end of this pacemaker's leadership.
+    async fn lead(&mut self) {
+        let status = self.proposer.status();
+        if self.leading == Some(status) {
+            return;
+        }
+        self.leading = None;
+        if !status.is_leader {
+            return;
+        }
+        // A plan is made from all that earlier leaders have done, never from a part of it.
+        match self.proposer.barrier().await {
+            Ok(()) => {
+                tracing::info!(term = status.term, "leading the cluster");
+                self.heard.sightings.elected = self.replica.now();
+                self.leading = Some(status);
+            }
+            Err(error) => tracing::debug!(%error, "not leading yet"),
+        }
+    }
+
+    /// One pass; answers when the next is due though nothing happens.
+    async fn tick(&mut self) -> Option<Instant> {
+        self.observe();
+        self.leading?;
+        self.metrics.ticks.inc();
+        let now = self.replica.now();
+        let computed_at = self.replica.applied();
+        let sightings = &self.heard.sightings;
+        let actions = self
+            .replica
+            .read(|state| pacemaker_core::plan(state, sightings, now));
+        if actions.is_empty() {
+            self.streak = 0;
+            let next = self
+                .replica
+                .read(|state| pacemaker_core::next_deadline(state, sightings, now))?;
+            return Some(Instant::now() + next.since(now).duration());
+        }
+        self.streak += 1;
+        if self.streak == STREAK_MAX {
+            tracing::error!("the plan does not come to rest; planning more slowly");
+        }
+        let count = actions.len();
+        self.metrics
+            .actions
+            .inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+        let command = Command::Act {
+            computed_at,
+            actions,
+        };
+        match self.proposer.propose(command).await {
+            Ok(Ok(Outcome::Acted { rejected })) => {
+                for (position, rejection) in rejected {
+                    tracing::debug!(position, %rejection, "an action was stale");
+                }
+            }
+            Ok(Ok(outcome)) => tracing::warn!(?outcome, "a plan had an odd outcome"),
+            Ok(Err(rejection)) => tracing::warn!(%rejection, "a plan was rejected"),
+            Err(error) => tracing::warn!(%error, "a plan could not be proposed"),
+        }
+        None
+    }
+
+    fn observe(&self) {
+        let status = self.proposer.status();
+        self.metrics.is_leader.set(i64::from(status.is_leader));
+        self.metrics
+            .term
+            .set(i64::try_from(status.term).unwrap_or(i64::MAX));
+        self.metrics
+            .applied
+            .set(i64::try_from(self.replica.applied().0).unwrap_or(i64::MAX));
+        let now = self.replica.now();
+        let age = |role, node: NodeId, at: Timestamp| {
+            self.metrics
+                .sighting_age_ms
+                .get_or_create(&SightingLabel { node: node.0, role })
+                .set(i64::try_from(now.since(at).0).unwrap_or(i64::MAX));
+        };
+        for (node, sighting) in &self.heard.sightings.hearts {
+            age("heart", *node, sighting.at);
+        }
+        for (node, sighting) in &self.heard.sightings.routers {
+            age("router", *node, sighting.at);
+        }
+    }
+}
+
+/// The sightings and what keeps late reports out of them.
+#[derive(Debug, Default)]
+struct Heard {
+    sightings: Sightings,
+    /// The incarnation before the present one: a report of it has been overtaken.
+    former_hearts: BTreeMap<NodeId, u64>,
+    former_routers: BTreeMap<NodeId, u64>,
+}
+
+impl Heard {
+    /// True when the report says something new.
+    fn take(&mut self, report: Report, now: Timestamp) -> bool {
+        let node = report.node;
+        let mut is_news = false;
+        if let Some(heart) = report.heart {
+            let newest = &mut self.sightings.hearts;
+            is_news |= keep(newest, &mut self.former_hearts, node, heart, now);
+        }
+        if let Some(router) = report.router {
+            let newest = &mut self.sightings.routers;
+            is_news |= keep(newest, &mut self.former_routers, node, router, now);
+        }
+        is_news
+    }
+}
+
+/// One role's part of a report.
+trait Part {
+    fn incarnation(&self) -> u64;
+    fn sequence(&self) -> u64;
+    /// The part without what changes in every report and decides nothing.
+    fn essence(&self) -> Self;
+}
+
+impl Part for HeartReport {
+    fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    fn essence(&self) -> Self {
+        Self {
+            sequence: 0,
+            load: Load::default(),
+            ..self.clone()
+        }
+    }
+}
+
+impl Part for RouterReport {
+    fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    fn essence(&self) -> Self {
+        Self {
+            sequence: 0,
+            ..self.clone()
+        }
+    }
+}
+
+fn keep<P: Part + PartialEq>(
+    newest: &mut BTreeMap<NodeId, Sighting<P>>,
+    former: &mut BTreeMap<NodeId, u64>,
+    node: NodeId,
+    report: P,
+    at: Timestamp,
+) -> bool {
+    let mut is_news = true;
+    if let Some(before) = newest.get(&node) {
+        let before = &before.report;
+        if before.incarnation() == report.incarnation() {
+            if report.sequence() <= before.sequence() {
+                return false;
+            }
+            is_news = before.essence() != report.essence();
+        } else if former.get(&node) == Some(&report.incarnation()) {
+            return false;
+        } else {
+            former.insert(node, before.incarnation());
+        }
+    }
+    newest.insert(node, Sighting { at, report });
+    is_news
+}
+
+#[cfg(test)]
+mod tests {
+    use common::id::Generation;
+
+    use super::*;
+
+    #[test]
+    fn only_news_make_a_pass_due_and_late_reports_are_ignored() {
+        let mut heard = Heard::default();
+        let mut take = |incarnation, sequence, routes| {
+            let report = Report {
+                node: NodeId(1),
+                heart: None,
+                router: Some(RouterReport {
+                    incarnation,
+                    sequence,
+                    routes: Generation(routes),
+                    ..RouterReport::default()
+                }),
+            };
+            let is_news = heard.take(report, Timestamp(sequence));
+            let kept = &heard.sightings.routers[&NodeId(1)];
+            (is_news, kept.report.routes.0, kept.at.0)
+        };
+
+        assert_eq!(take(7, 1, 5), (true, 5, 1), "the first report");
+        assert_eq!(take(7, 2, 5), (false, 5, 2), "nothing new");
+        assert_eq!(take(7, 4, 6), (true, 6, 4), "an acknowledgement");
+        assert_eq!(take(7, 3, 5), (false, 6, 4), "overtaken");
+        assert_eq!(take(8, 1, 0), (true, 0, 1), "the router has restarted");
+        assert_eq!(take(7, 9, 6), (false, 0, 1), "from before the restart");
+    }
+}
