@@ -1,1 +1,725 @@
-//! Being written.
+//! Packages: the same content gives the same bytes, and what strangers send cannot do harm.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use heart::package::{
+    EXCLUDED_NAMES, Limits, PackError, Summary, UnpackError, copy_tree, pack, unpack,
+};
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+use tar::{EntryType, Header};
+
+use crate::shim::SmallDisk;
+
+/// Archives that are generated.
+const HOSTILE_ARCHIVES: u32 = 300;
+
+#[test]
+fn the_same_content_gives_the_same_package() {
+    let place = tempfile::tempdir().unwrap();
+    let first = sample(&place.path().join("first"));
+    let second = sample(&place.path().join("second"));
+    fs::set_permissions(second.join("readme.txt"), mode(0o600)).unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| place.path().join(name));
+
+    let packed = pack(&first, &a, EXCLUDED_NAMES).unwrap();
+    assert_eq!(pack(&second, &b, EXCLUDED_NAMES).unwrap(), packed);
+    assert_eq!(fs::read(&a).unwrap(), fs::read(&b).unwrap());
+    assert_eq!(packed.size, fs::metadata(&a).unwrap().len());
+    assert_eq!(
+        packed.digest,
+        common::digest::Digest::of(&fs::read(&a).unwrap())
+    );
+
+    let out = place.path().join("out");
+    let summary = unpack(File::open(&a).unwrap(), &out, &Limits::default()).unwrap();
+    assert_eq!(pack(&out, &c, EXCLUDED_NAMES).unwrap(), packed);
+    assert_eq!(
+        summary,
+        Summary {
+            files: 4,
+            directories: 4,
+            links: 2,
+            bytes: 300_000 + 6 + 10 + 5,
+        }
+    );
+    assert!(!out.join(".git").exists());
+    assert_eq!(permissions(&out.join("bin/run")), 0o755);
+    assert_eq!(permissions(&out.join("readme.txt")), 0o644);
+    assert_eq!(
+        fs::read_link(out.join("bin/link")).unwrap(),
+        Path::new("../readme.txt")
+    );
+}
+
+#[test]
+fn a_package_inside_its_directory_leaves_itself_out() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = sample(&place.path().join("first"));
+    let outside = pack(&directory, &place.path().join("outside"), EXCLUDED_NAMES).unwrap();
+
+    let inside = pack(&directory, &directory.join("package"), EXCLUDED_NAMES).unwrap();
+
+    assert_eq!(inside, outside);
+}
+
+#[test]
+fn what_cannot_be_packed_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("package");
+    for target in ["/etc/passwd", "..", "a/../../b"] {
+        let directory = place.path().join("links");
+        fs::create_dir(&directory).unwrap();
+        symlink(target, directory.join("link")).unwrap();
+        let error = pack(&directory, &out, &[]).unwrap_err();
+        assert!(matches!(error, PackError::LinkOutside { .. }), "{error}");
+        assert!(error.to_string().contains("links/link"));
+        fs::remove_dir_all(directory).unwrap();
+    }
+    let directory = place.path().join("special");
+    fs::create_dir(&directory).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(directory.join("socket")).unwrap();
+    let error = pack(&directory, &out, &[]).unwrap_err();
+    drop(socket);
+    assert!(error.to_string().contains("special/socket"), "{error}");
+    assert!(pack(&place.path().join("absent"), &out, &[]).is_err());
+    assert!(!out.exists());
+}
+
+#[test]
+fn archives_of_other_programs_are_taken() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = sample(&place.path().join("first"));
+    let deep = directory.join("d".repeat(70)).join("e".repeat(70));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("ümläut"), "x").unwrap();
+    fs::hard_link(directory.join("readme.txt"), directory.join("same")).unwrap();
+    fs::remove_dir_all(directory.join(".git")).unwrap();
+
+    for (format, compression) in [
+        ("gnu", "--zstd"),
+        ("gnu", "--gzip"),
+        ("posix", "--gzip"),
+        ("posix", "--format=posix"),
+        ("ustar", "--format=ustar"),
+    ] {
+        let archive = place.path().join("archive");
+        let status = Command::new("tar")
+            .args(["-C".as_ref(), directory.as_os_str(), "-cf".as_ref()])
+            .arg(&archive)
+            .args([&format!("--format={format}"), compression, "."])
+            .status();
+        assert!(status.unwrap().success());
+        let out = place.path().join("out");
+
+        unpack(File::open(&archive).unwrap(), &out, &Limits::default()).unwrap();
+
+        let same = Command::new("diff")
+            .args(["-r", "--no-dereference"])
+            .args([&directory, &out])
+            .status();
+        assert!(same.unwrap().success(), "{format} {compression}");
+        fs::remove_dir_all(out).unwrap();
+    }
+}
+
+#[test]
+fn each_hostile_kind_is_refused() {
+    let name_251 = "n".repeat(251);
+    let cases: Vec<(&str, Vec<Piece>)> = vec![
+        ("..", vec![file("../escaped")]),
+        ("inner ..", vec![file("a/../../escaped")]),
+        ("absolute", vec![file("/tmp/escaped")]),
+        ("link out", vec![link("a", "..")]),
+        ("link out, absolute", vec![link("a", "/etc")]),
+        (
+            "link out through a link",
+            vec![link("d/e/up", "../.."), link("d/e/out", "up/../x")],
+        ),
+        (
+            "file behind link",
+            vec![link("a", "b"), directory("b"), file("a/x")],
+        ),
+        ("file over link", vec![link("a", "b"), file("a")]),
+        ("directory over link", vec![link("a", "b"), directory("a")]),
+        ("link over directory", vec![directory("a"), link("a", "b")]),
+        ("file over file", vec![file("a"), file("a")]),
+        (
+            "file over file, other spelling",
+            vec![file("a/b"), file("./a//b")],
+        ),
+        ("file below file", vec![file("a"), file("a/b")]),
+        ("directory twice", vec![directory("a"), directory("a")]),
+        ("hard link out", vec![hard_link("a", "/etc/passwd")]),
+        ("hard link up", vec![hard_link("a", "../x")]),
+        ("hard link to nothing", vec![hard_link("a", "b")]),
+        (
+            "hard link to a later file",
+            vec![hard_link("a", "b"), file("b")],
+        ),
+        (
+            "hard link to a link",
+            vec![link("b", "c"), hard_link("a", "b")],
+        ),
+        (
+            "hard link to a directory",
+            vec![directory("b"), hard_link("a", "b")],
+        ),
+        ("device", vec![special(EntryType::Char)]),
+        ("block device", vec![special(EntryType::Block)]),
+        ("pipe", vec![special(EntryType::Fifo)]),
+        ("unknown", vec![special(EntryType::new(b'Y'))]),
+        ("sparse", vec![special(EntryType::GNUSparse)]),
+        ("setuid", vec![with_mode("a", 0o4755)]),
+        ("setgid", vec![with_mode("a", 0o2755)]),
+        ("sticky", vec![with_mode("a", 0o1755)]),
+        ("extended size", vec![extended(&[("size", "3")]), file("a")]),
+        (
+            "extended sparse",
+            vec![extended(&[("GNU.sparse.size", "9999999")]), file("a")],
+        ),
+        (
+            "extended path up",
+            vec![extended(&[("path", "../escaped")]), file("a")],
+        ),
+        (
+            "extended path with NUL",
+            vec![extended(&[("path", "a\0b")]), file("a")],
+        ),
+        (
+            "two names",
+            vec![long_name("b"), extended(&[("path", "c")]), file("a")],
+        ),
+        (
+            "two long names",
+            vec![long_name("b"), long_name("c"), file("a")],
+        ),
+        (
+            "long name up",
+            vec![long_name(&format!("{name_251}/../../x")), file("a")],
+        ),
+        ("long name of nothing", vec![long_name("b")]),
+        ("global path", vec![global(&[("path", "b")]), file("a")]),
+        (
+            "long name, too long",
+            vec![long_name(&"p/".repeat(3000)), file("a")],
+        ),
+        (
+            "file name, too long",
+            vec![long_name(&"n".repeat(256)), file("a")],
+        ),
+        (
+            "deep",
+            vec![long_name(&format!("{}x", "d/".repeat(200))), file("a")],
+        ),
+        ("no name", vec![extended(&[("path", "")]), file("a")]),
+        (
+            "file as directory",
+            vec![extended(&[("path", "a/.")]), file("a"), file("a")],
+        ),
+    ];
+    for (name, pieces) in cases {
+        let error = refuse(&archive(&pieces), name);
+        assert!(
+            !matches!(
+                error,
+                UnpackError::Write { .. } | UnpackError::StorageFull { .. }
+            ),
+            "{name}: {error}"
+        );
+    }
+}
+
+#[test]
+fn generated_archives_never_reach_outside() {
+    let mut runner = TestRunner::new_with_rng(
+        ProptestConfig {
+            cases: HOSTILE_ARCHIVES,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        },
+        TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+    );
+    let mut refused = 0;
+    let mut taken = 0;
+    let counts = std::cell::RefCell::new((&mut refused, &mut taken));
+    runner
+        .run(&proptest::collection::vec(any_piece(), 1..12), |pieces| {
+            let bytes = archive(&pieces);
+            let guarded = Guarded::new();
+            let result = unpack(&bytes[..], &guarded.destination(), &Limits::default());
+            guarded.check_outside();
+            let mut counts = counts.borrow_mut();
+            if result.is_ok() {
+                *counts.1 += 1;
+                guarded.check_inside(&bytes);
+            } else {
+                *counts.0 += 1;
+                prop_assert!(!guarded.destination().exists());
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert!(
+        refused > 50 && taken > 20,
+        "{refused} refused, {taken} taken"
+    );
+}
+
+#[test]
+fn a_cut_is_noticed_and_a_flipped_bit_does_no_harm() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = sample(&place.path().join("first"));
+    let package = place.path().join("package");
+    pack(&directory, &package, EXCLUDED_NAMES).unwrap();
+    let zstd = fs::read(&package).unwrap();
+    let mut plain = Vec::new();
+    zstd::Decoder::new(&zstd[..])
+        .unwrap()
+        .read_to_end(&mut plain)
+        .unwrap();
+    let gzip = gzip(&plain);
+
+    for bytes in [&zstd, &gzip, &plain] {
+        for percent in 0..100 {
+            let cut = bytes.len() * percent / 100;
+            refuse(&bytes[..cut], &format!("cut at {percent} %"));
+
+            let guarded = Guarded::new();
+            let mut flipped = bytes.clone();
+            flipped[cut] ^= 0x10;
+            let result = unpack(&flipped[..], &guarded.destination(), &Limits::default());
+            guarded.check_outside();
+            assert_eq!(result.is_ok(), guarded.destination().exists());
+        }
+        let mut followed = bytes.clone();
+        followed.extend_from_slice(b"garbage");
+        refuse(&followed, "followed by garbage");
+    }
+    refuse(b"", "nothing");
+    refuse(b"not an archive at all, only some words", "words");
+}
+
+#[test]
+fn bombs_are_stopped_early() {
+    let ten_gigabytes = 10 << 30;
+    let zeros = zstd_of(|out| {
+        out.write_all(header("zeros", EntryType::Regular, ten_gigabytes, 0o644).as_bytes())?;
+        // More than enough to reach the limit; the rest of the ten gigabytes is never asked for.
+        io::copy(&mut io::repeat(0).take(1 << 30), out).map(drop)
+    });
+    let mut limits = Limits::default();
+    limit_exceeded(&zeros, &limits);
+    limits.total_bytes = u64::MAX;
+    limit_exceeded(&zeros, &limits);
+
+    let huge = archive(&[Piece::raw(header(
+        "huge",
+        EntryType::Regular,
+        8 << 60,
+        0o644,
+    ))]);
+    limit_exceeded(&huge, &Limits::default());
+
+    let many = zstd_of(|out| {
+        for number in 0..600_000 {
+            out.write_all(header(&format!("f{number}"), EntryType::Regular, 0, 0o644).as_bytes())?;
+        }
+        Ok(())
+    });
+    limits = Limits {
+        entries: 20_000,
+        ..Limits::default()
+    };
+    limit_exceeded(&many, &limits);
+
+    let long_names = zstd_of(|out| {
+        out.write_all(header("././@LongLink", EntryType::GNULongName, 1 << 30, 0).as_bytes())?;
+        io::copy(&mut io::repeat(b'a').take(64 << 20), out).map(drop)
+    });
+    limit_exceeded(&long_names, &Limits::default());
+
+    let deep = archive(&[long_name(&"d/".repeat(1400)), directory("d")]);
+    limit_exceeded(&deep, &Limits::default());
+}
+
+#[test]
+fn a_disk_that_fills_up_anywhere_leaves_nothing() {
+    let Some(disk) = SmallDisk::mount("2m") else {
+        return;
+    };
+    let place = tempfile::tempdir().unwrap();
+    let directory = sample(&place.path().join("first"));
+    let package = place.path().join("package");
+    pack(&directory, &package, EXCLUDED_NAMES).unwrap();
+    let ballast = disk.path().join("ballast");
+    let destination = disk.path().join("out");
+    let mut full = 0;
+
+    for percent in 0..100_u64 {
+        let free = 400_000 * percent / 100;
+        let written = fs::write(
+            &ballast,
+            vec![1; usize::try_from(2_097_152 - free).unwrap()],
+        );
+        written.unwrap();
+        match unpack(
+            File::open(&package).unwrap(),
+            &destination,
+            &Limits::default(),
+        ) {
+            Ok(_) => fs::remove_dir_all(&destination).unwrap(),
+            Err(error) => {
+                assert!(matches!(error, UnpackError::StorageFull { .. }), "{error}");
+                assert!(!destination.exists());
+                full += 1;
+            }
+        }
+        // The package itself cannot be written either, and is not half there afterwards.
+        let copy = disk.path().join("package");
+        if percent < 5 && pack(&directory, &copy, EXCLUDED_NAMES).is_err() {
+            assert!(!copy.exists());
+        }
+        fs::remove_file(&ballast).unwrap();
+        drop(fs::remove_file(&copy));
+    }
+    assert!((50..100).contains(&full), "{full} times");
+}
+
+#[test]
+fn an_existing_destination_is_left_alone() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("mine"), "x").unwrap();
+
+    let result = unpack(&archive(&[file("a")])[..], place.path(), &Limits::default());
+
+    assert!(matches!(result, Err(UnpackError::Write { .. })));
+    assert!(place.path().join("mine").exists());
+}
+
+#[test]
+fn a_copied_tree_is_equal_and_apart() {
+    let place = tempfile::tempdir().unwrap();
+    let original = sample(&place.path().join("first"));
+    let copy = place.path().join("copy");
+
+    copy_tree(&original, &copy).unwrap();
+
+    assert_eq!(audit(&original), audit(&copy));
+    let mut file = File::options()
+        .append(true)
+        .open(copy.join("readme.txt"))
+        .unwrap();
+    file.write_all(b"more").unwrap();
+    assert_eq!(fs::read(original.join("readme.txt")).unwrap(), b"hello\n");
+    assert!(copy_tree(&original, &copy).is_err());
+}
+
+/// A tree with all that a package may hold, and some of what it leaves out.
+fn sample(root: &Path) -> PathBuf {
+    fs::create_dir_all(root.join("bin/empty")).unwrap();
+    fs::create_dir_all(root.join("z/deep")).unwrap();
+    fs::create_dir_all(root.join(".git/objects")).unwrap();
+    fs::write(root.join(".git/HEAD"), "ref").unwrap();
+    fs::write(root.join("readme.txt"), "hello\n").unwrap();
+    fs::write(root.join("bin/run"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(root.join("bin/run"), mode(0o700)).unwrap();
+    let mut state = 1_u32;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_le_bytes()[3]
+    })
+    .take(300_000)
+    .collect();
+    fs::write(root.join("z/noise"), noise).unwrap();
+    fs::write(root.join("z/deep/file"), "12345").unwrap();
+    symlink("../readme.txt", root.join("bin/link")).unwrap();
+    symlink("z/deep", root.join("shortcut")).unwrap();
+    root.to_owned()
+}
+
+fn mode(mode: u32) -> fs::Permissions {
+    fs::Permissions::from_mode(mode)
+}
+
+fn permissions(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// A destination with neighbours that must not change.
+struct Guarded {
+    place: tempfile::TempDir,
+    before: BTreeMap<PathBuf, String>,
+}
+
+impl Guarded {
+    fn new() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let neighbour = place.path().join("neighbour");
+        fs::create_dir(&neighbour).unwrap();
+        fs::write(neighbour.join("file"), "precious").unwrap();
+        fs::write(place.path().join("x"), "precious").unwrap();
+        symlink("neighbour", place.path().join("link")).unwrap();
+        let before = audit(place.path());
+        Self { place, before }
+    }
+
+    fn destination(&self) -> PathBuf {
+        self.place.path().join("out")
+    }
+
+    fn check_outside(&self) {
+        let mut after = audit(self.place.path());
+        after.retain(|path, _| !path.starts_with("out"));
+        assert_eq!(after, self.before);
+        for path in ["/tmp/escaped", "/escaped", "/etc/escaped"] {
+            assert!(!Path::new(path).exists(), "{path}");
+        }
+    }
+
+    /// What was taken is what GNU tar lists, and no link leads out.
+    fn check_inside(&self, bytes: &[u8]) {
+        let root = fs::canonicalize(self.destination()).unwrap();
+        let mut names = BTreeSet::new();
+        for path in audit(&root).keys() {
+            names.insert(path.clone());
+            let full = root.join(path);
+            if let Ok(real) = fs::canonicalize(&full) {
+                assert!(
+                    real.starts_with(&root),
+                    "{} -> {}",
+                    path.display(),
+                    real.display()
+                );
+            }
+            assert_eq!(
+                fs::symlink_metadata(&full).unwrap().permissions().mode() & 0o7000,
+                0
+            );
+        }
+        let archive = self.place.path().join("archive.tar");
+        fs::write(&archive, bytes).unwrap();
+        let listed = Command::new("tar")
+            .args(["--list", "--quoting-style=literal", "-f"])
+            .arg(&archive)
+            .output()
+            .unwrap();
+        let listed: BTreeSet<PathBuf> = String::from_utf8(listed.stdout)
+            .unwrap()
+            .lines()
+            .flat_map(|line| {
+                let path: PathBuf = Path::new(line)
+                    .components()
+                    .filter(|component| matches!(component, std::path::Component::Normal(_)))
+                    .collect();
+                path.ancestors().map(Path::to_owned).collect::<Vec<_>>()
+            })
+            .filter(|path| !path.as_os_str().is_empty())
+            .collect();
+        assert_eq!(names, listed);
+    }
+}
+
+/// Everything below `root`: kind, mode, times of change (but of directories), content.
+fn audit(root: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            let kind = metadata.file_type();
+            let content = if kind.is_file() {
+                format!(
+                    "{:?}",
+                    common::digest::Digest::of(&fs::read(&path).unwrap())
+                )
+            } else if kind.is_symlink() {
+                fs::read_link(&path).unwrap().display().to_string()
+            } else {
+                open.push(path.clone());
+                "directory".to_owned()
+            };
+            let inside = path.strip_prefix(root).unwrap().to_owned();
+            found.insert(inside, format!("{:o} {content}", metadata.mode()));
+        }
+    }
+    found
+}
+
+/// Expects a refusal that leaves nothing inside and changes nothing outside.
+fn refuse(bytes: &[u8], name: &str) -> UnpackError {
+    let guarded = Guarded::new();
+    let result = unpack(bytes, &guarded.destination(), &Limits::default());
+    guarded.check_outside();
+    assert!(!guarded.destination().exists(), "{name}");
+    match result {
+        Ok(_) => panic!("{name} was taken"),
+        Err(error) => error,
+    }
+}
+
+fn limit_exceeded(bytes: &[u8], limits: &Limits) {
+    let place = tempfile::tempdir().unwrap();
+    let destination = place.path().join("out");
+    let error = unpack(bytes, &destination, limits).unwrap_err();
+    assert!(
+        matches!(error, UnpackError::LimitExceeded { .. }),
+        "{error}"
+    );
+    assert!(!destination.exists());
+}
+
+fn zstd_of(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    write(&mut encoder).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A header and what follows it.
+#[derive(Clone, Debug)]
+struct Piece {
+    header: Header,
+    content: Vec<u8>,
+}
+
+impl Piece {
+    fn new(name: &str, kind: EntryType, content: &[u8]) -> Self {
+        Self {
+            header: header(name, kind, content.len() as u64, 0o644),
+            content: content.to_vec(),
+        }
+    }
+
+    fn raw(header: Header) -> Self {
+        Self {
+            header,
+            content: Vec::new(),
+        }
+    }
+}
+
+/// The fields are written as bytes: the crate's own setters refuse what is needed here.
+fn header(name: &str, kind: EntryType, size: u64, mode: u32) -> Header {
+    let mut header = Header::new_gnu();
+    let field = &mut header.as_old_mut().name;
+    let length = name.len().min(field.len());
+    field[..length].copy_from_slice(&name.as_bytes()[..length]);
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_cksum();
+    header
+}
+
+fn file(name: &str) -> Piece {
+    Piece::new(name, EntryType::Regular, b"content")
+}
+
+fn directory(name: &str) -> Piece {
+    Piece::new(name, EntryType::Directory, b"")
+}
+
+fn with_target(name: &str, kind: EntryType, target: &str) -> Piece {
+    let mut piece = Piece::new(name, kind, b"");
+    let field = &mut piece.header.as_old_mut().linkname;
+    field[..target.len()].copy_from_slice(target.as_bytes());
+    piece.header.set_cksum();
+    piece
+}
+
+fn link(name: &str, target: &str) -> Piece {
+    with_target(name, EntryType::Symlink, target)
+}
+
+fn hard_link(name: &str, target: &str) -> Piece {
+    with_target(name, EntryType::Link, target)
+}
+
+fn special(kind: EntryType) -> Piece {
+    Piece::new("special", kind, b"")
+}
+
+fn with_mode(name: &str, mode: u32) -> Piece {
+    Piece::raw(header(name, EntryType::Regular, 0, mode))
+}
+
+fn long_name(name: &str) -> Piece {
+    let mut content = name.as_bytes().to_vec();
+    content.push(0);
+    Piece::new("././@LongLink", EntryType::GNULongName, &content)
+}
+
+fn extended(records: &[(&str, &str)]) -> Piece {
+    Piece::new("pax", EntryType::XHeader, &pax(records))
+}
+
+fn global(records: &[(&str, &str)]) -> Piece {
+    Piece::new("pax", EntryType::XGlobalHeader, &pax(records))
+}
+
+fn pax(records: &[(&str, &str)]) -> Vec<u8> {
+    let mut content = String::new();
+    for (key, value) in records {
+        let rest = format!(" {key}={value}\n");
+        let mut length = rest.len();
+        while length != rest.len() + length.to_string().len() {
+            length = rest.len() + length.to_string().len();
+        }
+        content.push_str(&format!("{length}{rest}"));
+    }
+    content.into_bytes()
+}
+
+fn archive(pieces: &[Piece]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for piece in pieces {
+        bytes.extend_from_slice(piece.header.as_bytes());
+        bytes.extend_from_slice(&piece.content);
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+    }
+    bytes.resize(bytes.len() + 1024, 0);
+    bytes
+}
+
+fn any_name() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        8 => "[a-d]",
+        1 => Just("..".to_owned()),
+        1 => Just(".".to_owned()),
+        1 => Just(String::new()),
+        1 => Just("escaped".to_owned()),
+    ];
+    proptest::collection::vec(part, 1..4).prop_map(|parts| parts.join("/"))
+}
+
+fn any_piece() -> impl Strategy<Value = Piece> {
+    prop_oneof![
+        8 => any_name().prop_map(|name| file(&name)),
+        4 => any_name().prop_map(|name| directory(&name)),
+        4 => (any_name(), any_name()).prop_map(|(name, target)| link(&name, &target)),
+        2 => (any_name(), any_name()).prop_map(|(name, target)| hard_link(&name, &target)),
+        1 => any_name().prop_map(|name| long_name(&name)),
+        1 => any_name().prop_map(|name| extended(&[("path", &name)])),
+        1 => any_name().prop_map(|name| extended(&[("linkpath", &name)])),
+        1 => (0..20_u64).prop_map(|size| extended(&[("size", &size.to_string())])),
+        1 => (any_name(), 0..0o10000_u32).prop_map(|(name, mode)| with_mode(&name, mode)),
+        1 => any::<u8>().prop_map(|kind| special(EntryType::new(kind))),
+        1 => (any_name(), any::<u64>())
+            .prop_map(|(name, size)| Piece::raw(header(&name, EntryType::Regular, size, 0o644))),
+    ]
+}
