@@ -13,10 +13,6 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// From the first byte of a request to the end of its head.
-pub(crate) const HEAD_LIMIT_SECONDS: u32 = 15;
-/// Between requests; longer than the 60 s after which common load balancers close theirs.
-pub(crate) const IDLE_LIMIT_SECONDS: u32 = 75;
 /// Between two reads of a request body that a backend waits for.
 pub(crate) const BODY_LIMIT_SECONDS: u32 = 60;
 /// Between two writes to a client that does not read.
@@ -44,6 +40,15 @@ impl Clock {
     }
 }
 
+/// The limits that are configured, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SilenceLimits {
+    /// From the first byte of a request to the end of its head.
+    pub(crate) head: u32,
+    /// Between requests.
+    pub(crate) idle: u32,
+}
+
 /// What a silent connection was doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Silence {
@@ -57,6 +62,7 @@ pub(crate) enum Silence {
 #[derive(Debug)]
 pub(crate) struct Activity {
     clock: Arc<Clock>,
+    limits: SilenceLimits,
     read_deadline: AtomicU32,
     write_deadline: AtomicU32,
     /// Requests in progress; more than one only with HTTP/2.
@@ -67,16 +73,17 @@ pub(crate) struct Activity {
 }
 
 impl Activity {
-    pub(crate) fn new(clock: Arc<Clock>) -> Self {
+    pub(crate) fn new(clock: Arc<Clock>, limits: SilenceLimits) -> Self {
         let now = clock.now();
         Self {
-            read_deadline: AtomicU32::new(now.wrapping_add(HEAD_LIMIT_SECONDS)),
+            read_deadline: AtomicU32::new(now.wrapping_add(limits.head)),
             write_deadline: AtomicU32::new(NEVER),
             requests: AtomicU32::new(0),
             is_in_head: AtomicBool::new(true),
             is_multiplexed: AtomicBool::new(false),
             last_bytes: AtomicU32::new(now),
             clock,
+            limits,
         }
     }
 
@@ -98,7 +105,7 @@ impl Activity {
         self.requests.store(requests, Ordering::Relaxed);
         if requests == 0 {
             self.read_deadline
-                .store(self.in_seconds(IDLE_LIMIT_SECONDS), Ordering::Relaxed);
+                .store(self.in_seconds(self.limits.idle), Ordering::Relaxed);
         }
     }
 
@@ -155,7 +162,7 @@ impl Activity {
         {
             self.is_in_head.store(true, Ordering::Relaxed);
             self.read_deadline
-                .store(self.in_seconds(HEAD_LIMIT_SECONDS), Ordering::Relaxed);
+                .store(self.in_seconds(self.limits.head), Ordering::Relaxed);
         }
     }
 
@@ -243,9 +250,11 @@ impl AsyncWrite for ClientStream {
 mod tests {
     use super::*;
 
+    const LIMITS: SilenceLimits = SilenceLimits { head: 15, idle: 75 };
+
     fn activity() -> (Arc<Clock>, Activity) {
         let clock = Arc::new(Clock::new());
-        (Arc::clone(&clock), Activity::new(clock))
+        (Arc::clone(&clock), Activity::new(clock, LIMITS))
     }
 
     fn silence_after(clock: &Clock, activity: &Activity, seconds: u32) -> Option<Silence> {
@@ -258,7 +267,7 @@ mod tests {
     #[test]
     fn a_head_that_does_not_end_is_a_stall() {
         let (clock, activity) = activity();
-        assert_eq!(silence_after(&clock, &activity, HEAD_LIMIT_SECONDS), None);
+        assert_eq!(silence_after(&clock, &activity, LIMITS.head), None);
         assert_eq!(silence_after(&clock, &activity, 1), Some(Silence::Stalled));
     }
 
@@ -273,11 +282,11 @@ mod tests {
         );
 
         activity.request_ends();
-        assert_eq!(silence_after(&clock, &activity, IDLE_LIMIT_SECONDS), None);
+        assert_eq!(silence_after(&clock, &activity, LIMITS.idle), None);
         assert_eq!(silence_after(&clock, &activity, 1), Some(Silence::Idle));
 
         activity.bytes_came();
-        assert_eq!(silence_after(&clock, &activity, HEAD_LIMIT_SECONDS), None);
+        assert_eq!(silence_after(&clock, &activity, LIMITS.head), None);
         assert_eq!(silence_after(&clock, &activity, 1), Some(Silence::Stalled));
     }
 

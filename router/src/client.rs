@@ -113,7 +113,10 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecu
 
 /// Serves one connection until it ends.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, remote: SocketAddr) {
-    let activity = Arc::new(Activity::new(Arc::clone(&worker.clock)));
+    let activity = Arc::new(Activity::new(
+        Arc::clone(&worker.clock),
+        worker.shared.limits.silence,
+    ));
     let address = remote.ip().to_canonical();
     let client = Rc::new(Client {
         remote,

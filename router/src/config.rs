@@ -48,6 +48,11 @@ pub struct Config {
     pub connect_limit: Duration,
     /// How long a backend may take from the whole request head to the whole response head.
     pub response_limit: Duration,
+    /// How long a client may take over a request's head, from its first byte; whole seconds.
+    pub head_limit: Duration,
+    /// How long a client's connection may be idle between requests; whole seconds. Longer than the
+    /// minute after which common load balancers close theirs, so that it is them who close.
+    pub idle_limit: Duration,
 }
 
 impl Config {
@@ -67,6 +72,8 @@ impl Config {
             hold_limit: Duration::from_secs(30),
             connect_limit: Duration::from_secs(2),
             response_limit: Duration::from_secs(60),
+            head_limit: Duration::from_secs(15),
+            idle_limit: Duration::from_secs(75),
         }
     }
 

@@ -6,6 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::sync::mpsc;
@@ -13,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{AccessLog, OpenError};
+use crate::activity::SilenceLimits;
 use crate::config::Config;
 use crate::statistics::WorkerStatistics;
 use crate::table::{self, Tables};
@@ -138,6 +140,10 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
             hold: config.hold_limit,
             connect: config.connect_limit,
             response: config.response_limit,
+            silence: SilenceLimits {
+                head: whole_seconds(config.head_limit),
+                idle: whole_seconds(config.idle_limit),
+            },
         },
         trusted_clients: config.trusted_clients.clone(),
         port: HeaderValue::from(address.port()),
@@ -189,6 +195,13 @@ pub async fn run(
         .finished
         .await
         .expect("the supervisor neither panics nor is aborted")
+}
+
+/// Connections are looked at once a second, so a shorter limit is one second.
+fn whole_seconds(limit: Duration) -> u32 {
+    u32::try_from(limit.as_secs())
+        .unwrap_or(u32::MAX / 2)
+        .max(1)
 }
 
 /// What ended, and how.

@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
-use crate::activity::Clock;
+use crate::activity::{Clock, SilenceLimits};
 use crate::client::{self, Watched};
 use crate::network::Network;
 use crate::pool::Pool;
@@ -65,6 +65,7 @@ pub(crate) struct Limits {
     pub(crate) hold: Duration,
     pub(crate) connect: Duration,
     pub(crate) response: Duration,
+    pub(crate) silence: SilenceLimits,
 }
 
 /// The state of one worker; it never leaves its thread.
