@@ -61,8 +61,8 @@ fn shape(shape: &Shape) -> Map<String, Value> {
         Shape::List(inner) => list(inner),
         Shape::Plugin(inner) => plugin(inner),
         Shape::Free | Shape::Parameters => object(json!({"type": "object"})),
-        Shape::Text(rule) => text(rule, json!(["string", "number", "boolean"])),
-        Shape::OptionalText(rule) => text(rule, json!(["string", "number", "boolean", "null"])),
+        Shape::Text(rule) => text(rule, &[]),
+        Shape::OptionalText(rule) => text(rule, &["null"]),
         Shape::Whole { least, most } => object(json!({
             "type": "integer", "minimum": least, "maximum": most,
         })),
@@ -77,10 +77,17 @@ fn shape(shape: &Shape) -> Map<String, Value> {
     }
 }
 
-/// A number is read as the text that was written, so it is allowed wherever text is.
-fn text(rule: &Rule, types: Value) -> Map<String, Value> {
-    let mut schema = Map::new();
-    schema.insert("type".to_owned(), types);
+/// A number or a boolean is read as the text that was written; it is allowed where such a text is.
+fn text(rule: &Rule, others: &[&str]) -> Map<String, Value> {
+    let mut types = vec!["string"];
+    if (rule.check)("1").is_ok() || (rule.check)("5.4").is_ok() {
+        types.push("number");
+    }
+    if (rule.check)("true").is_ok() {
+        types.push("boolean");
+    }
+    types.extend(others);
+    let mut schema = object(json!({"type": types}));
     if let Some(pattern) = rule.pattern {
         schema.insert("pattern".to_owned(), json!(pattern));
     }
@@ -107,8 +114,14 @@ fn plugin(plugin: &Plugin) -> Map<String, Value> {
         Others::Kept => Some(json!({"anyOf": [{"enum": names}, {"type": "string"}]})),
         Others::KeptOrNone => Some(json!({"type": ["string", "null"]})),
     };
-    if let (Some(Value::Object(properties)), Some(name)) = (schema.get_mut("properties"), name) {
-        properties.insert("plugin".to_owned(), name);
+    if let Some(name) = name
+        && let Some(Value::Object(property)) = schema
+            .get_mut("properties")
+            .and_then(|properties| properties.get_mut("plugin"))
+    {
+        property.remove("type");
+        property.remove("pattern");
+        property.extend(object(name));
     }
     if plugin.others == Others::KeptOrNone {
         schema.insert("required".to_owned(), json!(["plugin"]));

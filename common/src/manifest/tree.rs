@@ -5,10 +5,14 @@
 //! shared, not copied, and counted as often as it is used.
 
 mod build;
+mod cost;
+mod tag;
 
 use std::rc::Rc;
 
 pub(super) use build::build;
+
+use cost::Cost;
 
 /// Where something begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,14 +59,6 @@ pub(super) struct Entry {
     pub(super) key: String,
     pub(super) place: Place,
     pub(super) value: Rc<Node>,
-}
-
-/// What a node costs when every alias below it is expanded.
-#[derive(Clone, Copy, Debug, Default)]
-struct Cost {
-    nodes: usize,
-    bytes: usize,
-    height: usize,
 }
 
 impl Node {

@@ -83,8 +83,9 @@ fn name() -> impl Strategy<Value = String> {
     "[A-Za-z0-9]([-A-Za-z0-9]{0,10}[A-Za-z0-9])?(\\.[a-z0-9]{1,5}){0,2}"
 }
 
+/// What YAML allows in a text without an escape.
 fn text() -> impl Strategy<Value = String> {
-    "[^\\p{Cc}]{0,20}"
+    "[^\\p{Cc}\u{fffe}\u{ffff}]{0,20}"
 }
 
 fn variables() -> impl Strategy<Value = Map<String, Value>> {

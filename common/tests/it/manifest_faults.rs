@@ -111,6 +111,23 @@ fn text_that_is_not_yaml_has_one_fault_with_its_place() {
 }
 
 #[test]
+fn columns_count_characters() {
+    let fault = fault(&document("").replace("name: a", "tags: {é: 漢, 😀: ü}, nmae: a"));
+
+    assert_eq!((fault.line, fault.column), (2, 35), "{fault:?}");
+}
+
+#[test]
+fn wildcard_without_quotes_is_explained() {
+    let message = fault(&instance("hostnames: [*.example.com]")).message;
+
+    assert!(
+        message.contains("write a hostname that begins with `*` in quotes"),
+        "{message}"
+    );
+}
+
+#[test]
 fn document_must_be_one_mapping() {
     check("", "", "the document is empty");
     check("# only a comment\n", "", "the document is empty");

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 use std::rc::Rc;
 
-use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Tag};
+use granit_parser::{ErrorKind, Event, Marker, Parser, ScanError, Tag};
 
 use super::super::fault::{Faults, excerpt};
 use super::super::limits::{DEPTH_MAX, EXPANDED_MAX_BYTES, NODES_MAX};
 use super::super::path::Path;
-use super::{Content, Cost, Entry, Node, Place, Scalar};
+use super::cost::Cost;
+use super::tag::CoreTag;
+use super::{Content, Entry, Node, Place, Scalar};
 
 /// Reads `text` as one YAML document; `None` when a fault ended the work.
 pub(in super::super) fn build(text: &str, faults: &mut Faults) -> Option<Rc<Node>> {
@@ -52,8 +54,11 @@ struct Stop {
 }
 
 fn not_yaml(error: &ScanError) -> Stop {
-    let message = if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) {
+    let kind = error.kind();
+    let message = if matches!(kind, ErrorKind::RecursionLimitExceeded) {
         too_deep()
+    } else if matches!(kind, ErrorKind::UnknownAnchor) {
+        "this is not YAML: `*` begins an alias, and nothing has the anchor that it names; write a hostname that begins with `*` in quotes".to_owned()
     } else {
         format!("this is not YAML: {}", error.info())
     };
@@ -127,9 +132,10 @@ impl<'faults> Builder<'faults> {
         match event {
             Event::DocumentStart(..) => self.document(place),
             Event::Scalar(text, style, anchor, tag) => {
+                let tag = self.core_tag(tag.as_deref(), place);
                 let scalar = Scalar {
                     text: text.into_owned(),
-                    plain: self.is_plain(style, tag.as_deref(), place),
+                    plain: tag.is_plain(style),
                 };
                 let cost = Cost {
                     nodes: 1,
@@ -149,11 +155,11 @@ impl<'faults> Builder<'faults> {
                 Ok(())
             }
             Event::SequenceStart(_, anchor, tag) => {
-                self.collection_tag(tag.as_deref(), "seq", place);
+                self.core_tag(tag.as_deref(), place);
                 self.push(place, anchor, Inside::List(Vec::new()))
             }
             Event::MappingStart(_, anchor, tag) => {
-                self.collection_tag(tag.as_deref(), "map", place);
+                self.core_tag(tag.as_deref(), place);
                 let inside = Inside::Map {
                     entries: Vec::new(),
                     lines: BTreeMap::new(),
@@ -182,6 +188,15 @@ impl<'faults> Builder<'faults> {
                 } => path.key(key),
                 Inside::Map { .. } => path,
             })
+    }
+
+    /// Notes a tag that means nothing here.
+    fn core_tag(&mut self, tag: Option<&Tag>, place: Place) -> CoreTag {
+        CoreTag::read(tag).unwrap_or_else(|message| {
+            let path = self.path();
+            self.faults.push(place, &path, message);
+            CoreTag::Text
+        })
     }
 
     fn document(&mut self, place: Place) -> Result<(), Stop> {
@@ -367,41 +382,6 @@ impl<'faults> Builder<'faults> {
             .map_or_else(|| path.clone(), |key| path.key(&key.text));
         self.faults.push(key.place, &path, message);
     }
-
-    fn is_plain(&mut self, style: ScalarStyle, tag: Option<&Tag>, place: Place) -> bool {
-        let Some(tag) = tag else {
-            return matches!(style, ScalarStyle::Plain);
-        };
-        match tag.core_suffix() {
-            Some("str") => false,
-            Some("int" | "float" | "bool" | "null") => true,
-            Some(_) | None => {
-                // A lone `!` means: not to be resolved, that is text.
-                if tag.original() != "!" {
-                    self.unknown_tag(tag, place);
-                }
-                false
-            }
-        }
-    }
-
-    fn collection_tag(&mut self, tag: Option<&Tag>, allowed: &str, place: Place) {
-        if let Some(tag) = tag
-            && tag.core_suffix() != Some(allowed)
-            && tag.original() != "!"
-        {
-            self.unknown_tag(tag, place);
-        }
-    }
-
-    fn unknown_tag(&mut self, tag: &Tag, place: Place) {
-        let message = format!(
-            "the tag {} means nothing here; only YAML's own tags, such as `!!str`, are allowed",
-            excerpt(&tag.original())
-        );
-        let path = self.path();
-        self.faults.push(place, &path, message);
-    }
 }
 
 /// Says why a key is refused.
@@ -422,24 +402,5 @@ fn new_key(node: &Node, lines: &mut BTreeMap<String, u32>) -> Result<Key, String
             excerpt(&scalar.text),
             first.get()
         )),
-    }
-}
-
-impl Cost {
-    /// What both cost side by side.
-    fn beside(self, other: Self) -> Self {
-        Self {
-            nodes: self.nodes.saturating_add(other.nodes),
-            bytes: self.bytes.saturating_add(other.bytes),
-            height: self.height.max(other.height),
-        }
-    }
-
-    /// What this costs with `inner` in it.
-    fn around(self, inner: Self) -> Self {
-        self.beside(Self {
-            height: inner.height.saturating_add(1),
-            ..inner
-        })
     }
 }
