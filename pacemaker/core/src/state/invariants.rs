@@ -44,7 +44,7 @@ impl State {
             if !version.is_some_and(|version| version.instances.contains(&id)) {
                 broken.push(format!("instance {id} is not on its version's list"));
             }
-            if !version.is_some_and(|version| version.package.is_some()) {
+            if version.is_none_or(|version| version.package.is_none()) {
                 broken.push(format!("instance {id} has no package"));
             }
         }

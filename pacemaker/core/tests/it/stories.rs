@@ -591,3 +591,60 @@ fn old_versions_and_jobs_age_out() {
         .count();
     assert!(ready <= 4, "{ready} stopped versions keep their disk");
 }
+
+#[test]
+fn explanation_names_the_router_that_is_waited_for() {
+    let mut world = World::new(27, 2);
+    let target = world.deploy_well(&hello(1));
+    let (router, _) = world.routers.first_key_value().unwrap();
+    let router = *router;
+    world.routers.get_mut(&router).unwrap().is_stuck = true;
+    let (job, _) = world.deploy(&hello(1), Behaviour::Good, true).unwrap();
+    world.run_for(5_000);
+
+    let by_job = world.state.explain_job(job, &world.sightings).unwrap();
+    let by_application = world
+        .state
+        .explain_application(target.application, &world.sightings)
+        .unwrap();
+
+    let line = format!("waiting for the router of node {router} (node1) to acknowledge");
+    for explanation in [by_job, by_application] {
+        assert!(
+            explanation
+                .lines
+                .iter()
+                .any(|other| other.starts_with(&line)),
+            "{explanation:#?}"
+        );
+    }
+}
+
+#[test]
+fn explanation_of_a_missing_instance_goes_node_by_node() {
+    let mut world = World::new(28, 1);
+    let target = world.deploy_well(&hello(1));
+    let (node, _) = world.hearts.first_key_value().unwrap();
+    let node = *node;
+    world.hearts.get_mut(&node).unwrap().is_connected = false;
+    world.run_for(3_000);
+
+    let explanation = world
+        .state
+        .explain_application(target.application, &world.sightings)
+        .unwrap();
+
+    assert!(
+        explanation
+            .lines
+            .iter()
+            .any(|line| line == "node 1 (node1) is silent"),
+        "{explanation:#?}"
+    );
+    let (instance, _) = world.state.instances().first_key_value().unwrap();
+    let explanation = world
+        .state
+        .explain_instance(*instance, &world.sightings)
+        .unwrap();
+    assert!(explanation.summary.contains("is lost"), "{explanation:#?}");
+}

@@ -43,6 +43,8 @@ pub(crate) struct Proposal {
     pub(crate) due: Timestamp,
     pub(crate) computed_at: Generation,
     pub(crate) actions: Vec<Action>,
+    /// A leader that has been deposed proposed it.
+    pub(crate) is_late: bool,
 }
 
 pub(crate) struct World {
@@ -61,10 +63,15 @@ pub(crate) struct World {
     pub(crate) commit_delay: u64,
     /// How long a report takes at most.
     pub(crate) mail_delay: u64,
+    /// One report in so many arrives twice, the second time late; zero for none.
+    pub(crate) duplicates: u64,
+    /// One plan in so many is applied again, long after; zero for none.
+    pub(crate) stale_plans: u64,
+    /// Plans that a deposed leader will still propose.
+    pub(crate) late: Vec<Proposal>,
     /// Instances whose process was ended because its assignment said so.
     pub(crate) stopped_by_platform: BTreeSet<InstanceId>,
-    /// What was done, for a failure's account.
-    pub(crate) history: Vec<String>,
+    pub(crate) is_traced: bool,
     index: u64,
     packages: u64,
 }
@@ -87,8 +94,11 @@ impl World {
             proposals: Vec::new(),
             commit_delay: 0,
             mail_delay: 0,
+            duplicates: 0,
+            stale_plans: 0,
+            late: Vec::new(),
             stopped_by_platform: BTreeSet::new(),
-            history: Vec::new(),
+            is_traced: false,
             index: 0,
             packages: 0,
         };
@@ -123,6 +133,7 @@ impl World {
     /// Applies a command as the log would, and checks that the state is sound.
     pub(crate) fn apply(&mut self, command: &Command) -> Result<Outcome, Rejection> {
         self.index += 1;
+        self.trace(|| format!("#{} {command:?}", self.index));
         let ctx = ApplyContext {
             now: self.now,
             index: Generation(self.index),
@@ -131,6 +142,13 @@ impl World {
         let broken = self.state.invariants();
         assert!(broken.is_empty(), "after {command:?}: {broken:#?}");
         result
+    }
+
+    /// Tells what happens, when `SIMULATION_TRACE` asks for it.
+    pub(crate) fn trace(&self, what: impl Fn() -> String) {
+        if self.is_traced {
+            println!("{} {}", self.now.0, what());
+        }
     }
 
     pub(crate) fn upload(&mut self, content: &str) -> common::assignment::PackageReference {
@@ -187,19 +205,16 @@ impl World {
 
     /// The leader's loop: carry out what is due, plan again until nothing is wished.
     pub(crate) fn lead(&mut self) {
-        let mut due = Vec::new();
         let now = self.now;
-        self.proposals.retain_mut(|proposal| {
-            let is_due = proposal.due <= now;
-            if is_due {
-                due.push((proposal.computed_at, std::mem::take(&mut proposal.actions)));
-            }
-            !is_due
-        });
-        for (computed_at, actions) in due {
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.proposals)
+            .into_iter()
+            .chain(std::mem::take(&mut self.late))
+            .partition(|proposal| proposal.due <= now);
+        (self.late, self.proposals) = later.into_iter().partition(|proposal| proposal.is_late);
+        for proposal in due {
             self.apply(&Command::Act {
-                computed_at,
-                actions,
+                computed_at: proposal.computed_at,
+                actions: proposal.actions,
             })
             .unwrap();
         }
@@ -212,12 +227,21 @@ impl World {
                 return;
             }
             let computed_at = self.state.applied();
+            if self.stale_plans > 0 && self.random.one_in(self.stale_plans) {
+                self.late.push(Proposal {
+                    due: self.now.after(Span(self.random.below(3_000))),
+                    computed_at,
+                    actions: actions.clone(),
+                    is_late: true,
+                });
+            }
             if self.commit_delay > 0 {
                 let due = self.now.after(Span(self.random.below(self.commit_delay)));
                 self.proposals.push(Proposal {
                     due,
                     computed_at,
                     actions,
+                    is_late: false,
                 });
                 return;
             }
@@ -249,6 +273,10 @@ impl World {
     }
 
     pub(crate) fn post(&mut self, report: Report) {
+        if self.duplicates > 0 && self.random.one_in(self.duplicates) {
+            let due = self.now.after(Span(self.random.below(1_000)));
+            self.mail.push((due, report.clone()));
+        }
         let due = self.now.after(Span(self.random.below(self.mail_delay + 1)));
         self.mail.push((due, report));
     }

@@ -52,11 +52,16 @@ impl Router {
         }
     }
 
-    /// The router's process ends and starts again with the table on its disk.
+    /// The router's process ends, and the requests that it carries.
+    pub(crate) fn lose_power(&mut self) {
+        self.is_up = false;
+        self.requests.clear();
+    }
+
+    /// The router's process starts again with the table on its disk.
     pub(crate) fn restart(&mut self) {
         self.incarnation += 1;
         self.sequence = 0;
-        self.requests.clear();
         self.last_report = None;
     }
 
