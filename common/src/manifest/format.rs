@@ -224,7 +224,7 @@ static HEALTH: Table = Table {
             Shape::Text(&rule::PROBE),
         )
         .without_effect(
-            "the health path is asked when an instance starts; this release does not go on asking it at an interval",
+            "it is how often the health path is asked while an instance starts; this release does not go on asking once it runs",
         ),
         Key::optional(
             "timeout",

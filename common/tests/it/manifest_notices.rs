@@ -28,9 +28,6 @@ crons: [{runspec: '@daily', uri: /}]",
     );
 
     let expected = [
-        (6, "placement.parameters.tags"),
-        (6, "placement.parameters.zone"),
-        (6, "placement.parameters.spread"),
         (9, "health.interval"),
         (11, "health.unhealthy_after"),
         (12, "health.restart_after"),

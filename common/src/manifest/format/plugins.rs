@@ -148,28 +148,22 @@ static SCRIPT_PARAMETERS: Table = Table {
     )],
 };
 
-const PLACEMENT_WITHOUT_EFFECT: &str =
-    "placement is checked, and this release places instances without looking at it yet";
-
 static PLACEMENT_PARAMETERS: Table = Table {
     keys: &[
         Key::optional(
             "tags",
             "Each must equal the node's tag of the same name.",
             Shape::Free,
-        )
-        .without_effect(PLACEMENT_WITHOUT_EFFECT),
+        ),
         Key::optional(
             "zone",
             "The only zone that will do.",
             Shape::Text(&rule::ZONE),
-        )
-        .without_effect(PLACEMENT_WITHOUT_EFFECT),
+        ),
         Key::optional(
             "spread",
             "What instances are spread over first; node when not given.",
             Shape::Word(&["node", "zone"]),
-        )
-        .without_effect(PLACEMENT_WITHOUT_EFFECT),
+        ),
     ],
 };
