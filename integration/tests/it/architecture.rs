@@ -225,6 +225,7 @@ fn outside_crates_stay_where_they_belong() {
 #[test]
 fn openraft_is_named_only_by_the_raft_modules() {
     let sources = sources(&metadata());
+    assert!(sources.iter().any(|source| source.names("openraft")));
 
     let breaking = breaking(&sources, |source| {
         !source.path.starts_with("pacemaker/src/raft")
@@ -238,6 +239,7 @@ fn openraft_is_named_only_by_the_raft_modules() {
 #[test]
 fn axum_is_named_only_by_http_modules() {
     let sources = sources(&metadata());
+    assert!(sources.iter().any(|source| source.names("axum")));
 
     let breaking = breaking(&sources, |source| {
         let is_http = source.path.contains("http")
