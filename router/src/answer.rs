@@ -65,83 +65,62 @@ impl Refusal {
         self as usize
     }
 
+    /// Stable, for programs.
     pub(crate) fn code(self) -> &'static str {
-        self.describe().1
-    }
-
-    pub(crate) fn status(self) -> StatusCode {
         self.describe().0
     }
 
-    fn describe(self) -> (StatusCode, &'static str, &'static str) {
+    pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::NoHost => (
-                StatusCode::BAD_REQUEST,
-                "no_host",
-                "The request names no host.",
-            ),
-            Self::HostMismatch => (
-                StatusCode::BAD_REQUEST,
-                "host_mismatch",
-                "The request names more than one host.",
-            ),
-            Self::BadRequest => (
-                StatusCode::BAD_REQUEST,
-                "bad_request",
-                "The request cannot be forwarded.",
-            ),
+            Self::NoHost | Self::HostMismatch | Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::BadExpectation => StatusCode::EXPECTATION_FAILED,
+            Self::BadTransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::BadMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::NoBackend | Self::HoldExpired => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BackendRefused | Self::BackendClosed | Self::BackendProtocol => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::BackendTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::ClientTimeout => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+
+    /// The code, and a sentence for people.
+    fn describe(self) -> (&'static str, &'static str) {
+        match self {
+            Self::NoHost => ("no_host", "The request names no host."),
+            Self::HostMismatch => ("host_mismatch", "The request names more than one host."),
+            Self::BadRequest => ("bad_request", "The request cannot be forwarded."),
             Self::BadExpectation => (
-                StatusCode::EXPECTATION_FAILED,
                 "bad_expectation",
                 "Only `Expect: 100-continue` is understood.",
             ),
             Self::BadTransferCoding => (
-                StatusCode::NOT_IMPLEMENTED,
                 "bad_transfer_coding",
                 "Only `Transfer-Encoding: chunked` is understood.",
             ),
-            Self::BadMethod => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "bad_method",
-                "CONNECT is not served here.",
-            ),
-            Self::NoRoute => (
-                StatusCode::NOT_FOUND,
-                "no_route",
-                "No application has this hostname.",
-            ),
-            Self::NoBackend => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "no_backend",
-                "The application has no running instance.",
-            ),
+            Self::BadMethod => ("bad_method", "CONNECT is not served here."),
+            Self::NoRoute => ("no_route", "No application has this hostname."),
+            Self::NoBackend => ("no_backend", "The application has no running instance."),
             Self::HoldExpired => (
-                StatusCode::SERVICE_UNAVAILABLE,
                 "hold_expired",
                 "The application is between two versions and took too long.",
             ),
             Self::BackendRefused => (
-                StatusCode::BAD_GATEWAY,
                 "backend_refused",
                 "The application did not accept a connection.",
             ),
             Self::BackendClosed => (
-                StatusCode::BAD_GATEWAY,
                 "backend_closed",
                 "The application closed the connection without an answer.",
             ),
             Self::BackendProtocol => (
-                StatusCode::BAD_GATEWAY,
                 "backend_protocol",
                 "The application's answer is not valid HTTP.",
             ),
-            Self::BackendTimeout => (
-                StatusCode::GATEWAY_TIMEOUT,
-                "backend_timeout",
-                "The application did not answer in time.",
-            ),
+            Self::BackendTimeout => ("backend_timeout", "The application did not answer in time."),
             Self::ClientTimeout => (
-                StatusCode::REQUEST_TIMEOUT,
                 "client_timeout",
                 "The request's body did not arrive in time.",
             ),
@@ -169,9 +148,9 @@ impl Refusal {
 
     /// The answer, with a sentence for people as its body.
     pub(crate) fn response(self) -> Response<ResponseBody> {
-        let (status, code, sentence) = self.describe();
+        let (code, sentence) = self.describe();
         let mut response = Response::new(ResponseBody::text(sentence));
-        *response.status_mut() = status;
+        *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(ROUTER_ERROR, HeaderValue::from_static(code));
         headers.insert(

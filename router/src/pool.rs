@@ -118,16 +118,6 @@ impl Pool {
                 .retain(|idle| now.saturating_duration_since(idle.since) <= IDLE_LIMIT);
         }
     }
-
-    /// Idle connections to all backends.
-    pub(crate) fn idle(&self) -> usize {
-        self.slots
-            .borrow()
-            .iter()
-            .flatten()
-            .map(|slot| slot.idle.len())
-            .sum()
-    }
 }
 
 /// The slot of `backend`, when the worker's table names it.

@@ -58,7 +58,7 @@ pub(crate) async fn run(
             if is_heard {
                 tables.changed.notified().await;
             } else {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         tokio::select! {

@@ -100,10 +100,6 @@ impl fmt::Debug for Running {
 /// # Errors
 /// Refuses a configuration that cannot work, and fails when the data directory, the address or a
 /// thread is not to be had. That no pacemaker answers is no error.
-#[expect(
-    clippy::unused_async,
-    reason = "every role starts by the same signature, and this one is called within a runtime"
-)]
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, Error> {
     config.validate()?;
     std::fs::create_dir_all(&config.data_dir).map_err(|source| Error::DataDirectory {

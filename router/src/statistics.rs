@@ -117,6 +117,8 @@ pub(crate) struct WorkerStatistics {
     pub(crate) connections_timed_out: Counter,
     pub(crate) tunnels_opened: Counter,
     pub(crate) tunnels_closed: Counter,
+    /// Requests that wait for a backend; a level, not a count.
+    pub(crate) held: AtomicU64,
     pub(crate) backend_connections: Counter,
     pub(crate) retries: Counter,
     pub(crate) ejections: Counter,

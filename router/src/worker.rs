@@ -81,7 +81,6 @@ pub(crate) struct Worker {
     pub(crate) log: Option<AccessLog>,
     /// Wakes requests that are held when the table has changed.
     pub(crate) table_changed: Notify,
-    pub(crate) held: Cell<usize>,
     /// Cancelled when the drain has taken long enough: tunnels end.
     pub(crate) ending: CancellationToken,
 }
@@ -113,7 +112,6 @@ impl Worker {
             connections: Connections::default(),
             log: shared.log.clone(),
             table_changed: Notify::new(),
-            held: Cell::new(0),
             ending: CancellationToken::new(),
             shared,
         })

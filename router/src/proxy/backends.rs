@@ -7,6 +7,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -27,7 +28,7 @@ const PROBE_FIRST: Duration = Duration::from_millis(50);
 /// The longest wait between probes: a backend that is back is used this soon.
 const PROBE_MAX: Duration = Duration::from_secs(2);
 /// Requests that one worker holds at a time; each keeps a connection and its head.
-const HELD_MAX: usize = 1_024;
+const HELD_MAX: u64 = 1_024;
 
 /// What a look at the table gave.
 enum Found {
@@ -60,10 +61,11 @@ async fn hold(
     name: &HostName,
     failed: &Failed,
 ) -> Result<Arc<Backend>, Refusal> {
-    if worker.held.get() >= HELD_MAX {
+    let held = &worker.statistics().held;
+    if held.load(Ordering::Relaxed) >= HELD_MAX {
         return Err(Refusal::NoBackend);
     }
-    let _held = Held::begin(worker);
+    let _held = Held::begin(held);
     let deadline = Instant::now() + worker.shared.limits.hold;
     loop {
         let changed = worker.table_changed.notified();
@@ -81,19 +83,19 @@ async fn hold(
     }
 }
 
-/// Counts a held request.
-struct Held<'worker>(&'worker Worker);
+/// Counts a held request while it lives.
+struct Held<'worker>(&'worker AtomicU64);
 
 impl<'worker> Held<'worker> {
-    fn begin(worker: &'worker Worker) -> Self {
-        worker.held.set(worker.held.get() + 1);
-        Self(worker)
+    fn begin(held: &'worker AtomicU64) -> Self {
+        held.fetch_add(1, Ordering::Relaxed);
+        Self(held)
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.held.set(self.0.held.get().saturating_sub(1));
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,1 +1,210 @@
-//! Soon.
+//! Backends that die, hang or lie, and clients that go away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::harness::backend::{Application, Script};
+use crate::harness::wire::Wire;
+use crate::harness::{World, eventually, route};
+
+/// Reads one request's head and lets the connection close.
+async fn read_and_close(mut stream: TcpStream) {
+    let mut buffer = [0; 4096];
+    let _read = stream.read(&mut buffer).await;
+}
+
+#[tokio::test]
+async fn a_backend_that_refuses_is_answered_for_by_another() {
+    let gone = Application::start("gone").await.stop().await;
+    let alive = Application::start("alive").await;
+    let world = World::start().await;
+    world
+        .publish(&[("one.test", route(&[(1, gone), (2, alive.address)]))])
+        .await;
+
+    for _ in 0..50 {
+        let answer = world
+            .request(reqwest::Method::POST, "one.test", "/echo")
+            .body("payload")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.text().await.unwrap(), "payload");
+    }
+}
+
+#[tokio::test]
+async fn an_application_that_refuses_everywhere_is_a_502() {
+    let gone = Application::start("gone").await.stop().await;
+    let world = World::start().await;
+    world.publish(&[("one.test", route(&[(1, gone)]))]).await;
+
+    let answer = world.get("one.test", "/").await;
+    assert_eq!(answer.status(), 502);
+    assert_eq!(answer.headers()["x-pm-router-error"], "backend_refused");
+}
+
+#[tokio::test]
+async fn a_get_without_an_answer_is_sent_to_another_backend_once() {
+    let dying = Script::start(|stream, _| read_and_close(stream)).await;
+    let alive = Application::start("alive").await;
+    let world = World::start().await;
+    world
+        .publish(&[("one.test", route(&[(1, dying.address), (2, alive.address)]))])
+        .await;
+
+    for _ in 0..50 {
+        assert_eq!(world.text("one.test").await, "alive");
+    }
+    assert!(dying.connections() > 0, "the dying backend was never asked");
+}
+
+#[tokio::test]
+async fn a_post_is_never_sent_twice() {
+    let posts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&posts);
+    let dying = Script::start(move |stream, _| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        read_and_close(stream)
+    })
+    .await;
+    let other = Script::start({
+        let counted = Arc::clone(&posts);
+        move |stream, _| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            read_and_close(stream)
+        }
+    })
+    .await;
+    let world = World::start().await;
+    world
+        .publish(&[("one.test", route(&[(1, dying.address), (2, other.address)]))])
+        .await;
+
+    for sent in 1..=20 {
+        let post = world.request(reqwest::Method::POST, "one.test", "/");
+        let answer = match sent % 2 {
+            0 => post.body("payload").send().await.unwrap(),
+            _ => post.send().await.unwrap(),
+        };
+        assert_eq!(answer.status(), 502);
+        assert_eq!(answer.headers()["x-pm-router-error"], "backend_closed");
+        assert_eq!(posts.load(Ordering::SeqCst), sent);
+    }
+}
+
+#[tokio::test]
+async fn connections_that_backends_close_when_idle_fail_no_request() {
+    // Answers once and closes the connection a moment later, without having said so.
+    let backend = Script::start(|mut stream: TcpStream, _| async move {
+        let mut buffer = [0; 4096];
+        if let Ok(1..) = stream.read(&mut buffer).await {
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                .await
+                .unwrap();
+        }
+    })
+    .await;
+    let world = World::start().await;
+    world
+        .publish(&[("one.test", route(&[(1, backend.address)]))])
+        .await;
+
+    let mut wire = Wire::connect(world.address()).await;
+    for number in 0..300 {
+        wire.send("GET / HTTP/1.1\r\nhost: one.test\r\n\r\n").await;
+        let answer = wire.read_answer().await.unwrap();
+        assert_eq!(answer.status, 200, "request {number}: {}", answer.head);
+    }
+}
+
+async fn truncated(answer: &'static [u8]) -> (World, Script) {
+    let backend = Script::start(move |mut stream: TcpStream, _| async move {
+        let mut buffer = [0; 4096];
+        let _read = stream.read(&mut buffer).await;
+        stream.write_all(answer).await.unwrap();
+    })
+    .await;
+    let world = World::start().await;
+    world
+        .publish(&[("one.test", route(&[(1, backend.address)]))])
+        .await;
+    (world, backend)
+}
+
+#[tokio::test]
+async fn a_truncated_body_is_an_error_for_the_client() {
+    for answer in [
+        &b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this"[..],
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nonly this\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n64\r\nonly this",
+    ] {
+        let (world, _backend) = truncated(answer).await;
+        let response = world.get("one.test", "/").await;
+        assert_eq!(response.status(), 200);
+        assert!(response.bytes().await.is_err(), "a clean end");
+    }
+}
+
+#[tokio::test]
+async fn half_a_head_is_a_502() {
+    for answer in [
+        &b"HTTP/1.1 200 OK\r\ncontent-le"[..],
+        b"",
+        b"\0\0\0\0\r\n\r\n",
+    ] {
+        let (world, _backend) = truncated(answer).await;
+        let response = world.get("one.test", "/").await;
+        assert_eq!(response.status(), 502);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_answer_in_time_is_a_504() {
+    let silent = Script::start(|stream, _| async move {
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let world = World::start_with(|config| {
+        config.response_limit = Duration::from_millis(100);
+    })
+    .await;
+    world
+        .publish(&[("one.test", route(&[(1, silent.address)]))])
+        .await;
+
+    let answer = world.get("one.test", "/").await;
+    assert_eq!(answer.status(), 504);
+    assert_eq!(answer.headers()["x-pm-router-error"], "backend_timeout");
+    assert_eq!(silent.connections(), 1, "it was not asked again");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_frees_the_backend_and_ejects_nobody() {
+    let application = Application::start("one").await;
+    let world = World::start().await;
+    world
+        .publish(&[("one.test", route(&[(1, application.address)]))])
+        .await;
+
+    for expected in 1..=20 {
+        let mut wire = Wire::connect(world.address()).await;
+        wire.send("GET /wait HTTP/1.1\r\nhost: one.test\r\n\r\n")
+            .await;
+        eventually("the request arrives", || application.requests() == expected).await;
+    }
+    eventually("nothing is in flight", || {
+        world.metric("pm_router_requests_in_flight") == 0.0
+    })
+    .await;
+
+    assert_eq!(world.text("one.test").await, "one");
+    assert_eq!(world.metric("pm_router_ejections_total"), 0.0);
+}

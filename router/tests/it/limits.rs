@@ -1,1 +1,126 @@
-//! Soon.
+//! Clients that are slow on purpose, too large or too many.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+
+use crate::harness::backend::Application;
+use crate::harness::wire::Wire;
+use crate::harness::{World, eventually, route};
+
+#[tokio::test]
+async fn a_head_that_trickles_is_cut_off_while_others_are_served() {
+    let application = Application::start("one").await;
+    let world = World::start_with(|config| config.head_limit = Duration::from_secs(1)).await;
+    world
+        .publish(&[("one.test", route(&[(1, application.address)]))])
+        .await;
+    let mut slow = Vec::new();
+    for beginning in [
+        "",
+        "G",
+        "GET / HTTP/1.1\r\nhost: one.te",
+        "PRI * HTTP/2.0\r\n",
+    ] {
+        let mut wire = Wire::connect(world.address()).await;
+        wire.send(beginning).await;
+        slow.push(wire);
+    }
+    let mut kept = Wire::connect(world.address()).await;
+    kept.send("GET / HTTP/1.1\r\nhost: one.test\r\n\r\n").await;
+    assert_eq!(kept.read_answer().await.unwrap().status, 200);
+
+    for wire in slow {
+        let mut trickle = 0;
+        eventually("the slow client is cut off", || {
+            trickle += 1;
+            if trickle % 100 == 0 {
+                // A failure is the end that is waited for.
+                let _sent = wire.stream.try_write(b"x");
+            }
+            matches!(wire.stream.try_read(&mut [0; 64]), Ok(0)) || was_reset(&wire)
+        })
+        .await;
+    }
+    assert!(world.metric("pm_router_connections_timed_out_total") >= 4.0);
+    kept.send("GET / HTTP/1.1\r\nhost: one.test\r\n\r\n").await;
+    assert_eq!(
+        kept.read_answer().await.unwrap().status,
+        200,
+        "an idle connection stays"
+    );
+}
+
+fn was_reset(wire: &Wire) -> bool {
+    matches!(
+        wire.stream.try_read(&mut [0; 64]),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset
+    )
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_cleanly() {
+    let application = Application::start("one").await;
+    let world = World::start_with(|config| config.idle_limit = Duration::from_secs(1)).await;
+    world
+        .publish(&[("one.test", route(&[(1, application.address)]))])
+        .await;
+
+    let mut wire = Wire::connect(world.address()).await;
+    wire.send("GET / HTTP/1.1\r\nhost: one.test\r\n\r\n").await;
+    assert_eq!(wire.read_answer().await.unwrap().status, 200);
+    assert_eq!(wire.read_to_end().await, b"");
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let application = Application::start("one").await;
+    let world = World::start().await;
+    world
+        .publish(&[("one.test", route(&[(1, application.address)]))])
+        .await;
+
+    let long = format!("x-long: {}\r\n", "a".repeat(70_000));
+    let many: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
+    for headers in [long, many] {
+        let mut wire = Wire::connect(world.address()).await;
+        let request = format!("GET / HTTP/1.1\r\nhost: one.test\r\n{headers}\r\n");
+        // The router may answer and close before all is written.
+        let _sent = wire.stream.write_all(request.as_bytes()).await;
+        let answer = wire.read_answer().await;
+        assert!(
+            answer.is_none_or(|answer| answer.status == 431),
+            "it was forwarded"
+        );
+    }
+    assert_eq!(application.requests(), 0);
+}
+
+#[tokio::test]
+async fn clients_beyond_the_limit_wait_for_a_place() {
+    let application = Application::start("one").await;
+    let world = World::start_with(|config| {
+        config.workers = 1;
+        config.connections_max = 2;
+    })
+    .await;
+    world
+        .publish(&[("one.test", route(&[(1, application.address)]))])
+        .await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut wire = Wire::connect(world.address()).await;
+        wire.send("GET / HTTP/1.1\r\nhost: one.test\r\n\r\n").await;
+        assert_eq!(wire.read_answer().await.unwrap().status, 200);
+        held.push(wire);
+    }
+
+    let mut waiting = Wire::connect(world.address()).await;
+    waiting
+        .send("GET / HTTP/1.1\r\nhost: one.test\r\n\r\n")
+        .await;
+    assert_eq!(world.metric("pm_router_connections_accepted_total"), 2.0);
+    held.pop();
+
+    assert_eq!(waiting.read_answer().await.unwrap().status, 200);
+}
