@@ -73,14 +73,14 @@ impl State {
             .iter()
             .filter(|instance| is_met(instance, goal))
             .count();
-        let is_replaceable =
-            |instance: &&Instance| spec.exclusive && instance.quiet && self.has_feasible_node(spec);
-        let kept_lost = lost
-            .iter()
-            .filter(|instance| !is_replaceable(instance))
-            .count()
-            .min(quantity.saturating_sub(met));
-        lost.sort_by_key(|instance| is_replaceable(instance));
+        // A lost instance of an exclusive type is removed before its replacement may start; one of
+        // another type is kept until its replacement serves.
+        let are_replaced = spec.exclusive && self.has_feasible_node(spec);
+        let kept_lost = if are_replaced {
+            0
+        } else {
+            lost.len().min(quantity.saturating_sub(met))
+        };
         let wanted = match goal {
             InstanceGoal::Running => Wanted::Running,
             InstanceGoal::Registered => Wanted::Registered,
@@ -125,7 +125,8 @@ impl State {
         verdict().unwrap_or(Wanted::Gone)
     }
 
-    /// True when no other version's instance of the same exclusive type can have a process.
+    /// True when no instance of the same exclusive type can have a process that is not wanted:
+    /// none of another version, and none that was taken from a silent node.
     pub(crate) fn may_start(&self, instance: &Instance) -> bool {
         let Some(application) = self.applications.get(&instance.application) else {
             return false;
@@ -146,10 +147,11 @@ impl State {
             && application
                 .versions
                 .values()
-                .filter(|version| version.number != instance.version && is_exclusive(version))
+                .filter(|version| is_exclusive(version))
                 .flat_map(|version| &version.instances)
                 .filter_map(|other| self.instances.get(other))
                 .filter(|other| other.instance_type == instance.instance_type)
+                .filter(|other| other.version != instance.version || !other.assigned)
                 .all(|other| other.quiet)
     }
 }

@@ -117,15 +117,18 @@ impl<'a> Transition<'a> {
 
     /// Changes what is wanted of an instance.
     pub(crate) fn set_goal(&mut self, id: InstanceId, goal: InstanceGoal, assigned: bool) {
-        let index = self.index();
+        let (index, now) = (self.index(), self.now());
         let Some(instance) = self.instance(id) else {
             return;
         };
+        let wanted_process = instance.wants_process();
         instance.goal = goal;
         instance.assigned = assigned;
         instance.goal_generation = index;
+        instance.goal_at = now;
         instance.generation = index;
-        instance.quiet = false;
+        // What has no process has none when it is not wanted in another way.
+        instance.quiet &= !wanted_process && !instance.wants_process();
     }
 
     /// Takes an instance out of the table, or puts it in.

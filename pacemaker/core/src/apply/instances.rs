@@ -49,6 +49,7 @@ impl Transition<'_> {
             goal: InstanceGoal::Registered,
             assigned: true,
             goal_generation: index,
+            goal_at: now,
             generation: index,
             seen: Seen {
                 state: InstanceState::Allocated,
@@ -133,7 +134,7 @@ impl Transition<'_> {
         };
         instance.generation = index;
         let knows_goal = assignment >= instance.goal_generation;
-        let wants_process = instance.assigned && instance.goal == InstanceGoal::Running;
+        let wants_process = instance.wants_process();
         instance.quiet = !wants_process && knows_goal && has_no_process(seen.state);
         let exposure = match (instance.exposure, seen.state) {
             (Exposure::Withdrawn, _) => Exposure::Withdrawn,
@@ -237,8 +238,9 @@ impl Transition<'_> {
         generation: Generation,
     ) -> Result<(), Rejection> {
         let instance = self.fenced(id, generation)?;
-        if instance.seen.state != InstanceState::Lost || instance.quiet {
-            return Err(stale(format!("instance {id} is not lost")));
+        let is_lost = instance.seen.state == InstanceState::Lost;
+        if !is_lost || instance.quiet || instance.wants_process() {
+            return Err(stale(format!("instance {id} is not lost and unwanted")));
         }
         let index = self.index();
         if let Some(instance) = self.instance(id) {

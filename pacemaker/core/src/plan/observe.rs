@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::assignment::HeartReport;
 use common::id::InstanceId;
-use common::instance::{InstanceGoal, InstanceState};
+use common::instance::InstanceState;
 use common::node::Role;
 
 use super::Wishes;
@@ -74,12 +74,8 @@ fn is_news(state: &State, instance: &Instance, seen: &Seen, report: &HeartReport
     if instance.seen != *seen {
         return true;
     }
-    let wants_process = instance.assigned && instance.goal == InstanceGoal::Running;
-    if wants_process {
-        // It ran all the time, under a goal that it had lost for a moment.
-        return false;
-    }
     let becomes_quiet = !instance.quiet
+        && !instance.wants_process()
         && report.assignment >= instance.goal_generation
         && has_no_process(seen.state);
     becomes_quiet && is_exclusive(state, instance)

@@ -26,6 +26,16 @@ struct NodeScore {
 pub(super) fn plan(wishes: &mut Wishes<'_>) {
     let state = wishes.state;
     for application in state.applications.values() {
+        for version in application.versions.values() {
+            for spec in version
+                .spec
+                .instance_types
+                .iter()
+                .filter(|spec| spec.exclusive)
+            {
+                presume_stopped(wishes, version, spec);
+            }
+        }
         if wishes.busy_applications.contains(&application.id) {
             continue;
         }
@@ -35,7 +45,7 @@ pub(super) fn plan(wishes: &mut Wishes<'_>) {
                     return;
                 }
                 let desire = state.desire(application, version, spec);
-                move_instances(wishes, spec, &desire);
+                move_instances(wishes, &desire);
                 place_missing(wishes, application, version, spec, desire.missing);
             }
         }
@@ -49,10 +59,7 @@ pub(super) fn deadlines(state: &State) -> impl Iterator<Item = Timestamp> {
         if instance.exposure == Exposure::Withdrawn {
             return Some(instance.left_at.after(limit));
         }
-        let is_lost = instance.seen.state == InstanceState::Lost && !instance.quiet;
-        let spec = is_lost.then(|| spec_of(state, instance)).flatten()?;
-        spec.exclusive
-            .then(|| presumed_stopped_at(state, instance, spec))
+        presumed_stopped_at(state, instance, spec_of(state, instance)?)
     })
 }
 
@@ -65,15 +72,45 @@ fn spec_of<'a>(state: &'a State, instance: &Instance) -> Option<&'a InstanceType
         .instance_type(&instance.instance_type)
 }
 
-/// A heart that is cut off stops its exclusive instances after the TTL, by its own clock, which
-/// began no later than the pacemaker's; the grace of the stop comes on top.
-fn presumed_stopped_at(state: &State, instance: &Instance, spec: &InstanceTypeSpec) -> Timestamp {
+/// When a lost instance of an exclusive type that is not wanted to run can have no process.
+///
+/// A heart that is cut off stops its exclusive instances after the TTL, by its own clock; the
+/// grace of the stop comes on top. It may have been in contact until the wish changed, though no
+/// report of that came: so the wait begins when both the silence and the wish have.
+fn presumed_stopped_at(
+    state: &State,
+    instance: &Instance,
+    spec: &InstanceTypeSpec,
+) -> Option<Timestamp> {
+    let is_open = spec.exclusive
+        && instance.seen.state == InstanceState::Lost
+        && !instance.quiet
+        && !instance.wants_process();
     let ttl = state.settings().node_ttl;
     let wait = Span(ttl.0.saturating_add(spec.stop.grace.0));
-    instance.since.after(wait)
+    is_open.then(|| instance.since.max(instance.goal_at).after(wait))
 }
 
-fn move_instances(wishes: &mut Wishes<'_>, spec: &InstanceTypeSpec, desire: &TypeDesire) {
+/// Lost instances that were removed are in nobody's desire, but a successor may wait for them.
+fn presume_stopped(wishes: &mut Wishes<'_>, version: &Version, spec: &InstanceTypeSpec) {
+    let state = wishes.state;
+    for id in &version.instances {
+        let Some(instance) = state.instances.get(id) else {
+            continue;
+        };
+        if instance.instance_type == spec.name
+            && presumed_stopped_at(state, instance, spec).is_some_and(|at| wishes.now >= at)
+        {
+            wishes.busy_applications.insert(instance.application);
+            wishes.wish(Action::PresumeStopped {
+                instance: *id,
+                generation: instance.generation,
+            });
+        }
+    }
+}
+
+fn move_instances(wishes: &mut Wishes<'_>, desire: &TypeDesire) {
     let state = wishes.state;
     for (id, wanted) in &desire.wanted {
         let Some(instance) = state.instances.get(id) else {
@@ -82,31 +119,15 @@ fn move_instances(wishes: &mut Wishes<'_>, spec: &InstanceTypeSpec, desire: &Typ
         if wishes.busy_nodes.contains(&instance.node) {
             continue;
         }
-        if let Some(action) = next_move(wishes, instance, spec, *wanted) {
+        if let Some(action) = next_move(wishes, instance, *wanted) {
             wishes.wish(action);
         }
     }
 }
 
 /// The one next thing to do with an instance, if it is time for it.
-fn next_move(
-    wishes: &Wishes<'_>,
-    instance: &Instance,
-    spec: &InstanceTypeSpec,
-    wanted: Wanted,
-) -> Option<Action> {
+fn next_move(wishes: &Wishes<'_>, instance: &Instance, wanted: Wanted) -> Option<Action> {
     let (id, generation) = (instance.id, instance.generation);
-    let instance_is_lost = instance.seen.state == InstanceState::Lost;
-    if spec.exclusive
-        && instance_is_lost
-        && !instance.quiet
-        && wishes.now >= presumed_stopped_at(wishes.state, instance, spec)
-    {
-        return Some(Action::PresumeStopped {
-            instance: id,
-            generation,
-        });
-    }
     let is_running_goal = instance.goal == InstanceGoal::Running;
     match wanted {
         Wanted::Running if !is_running_goal => {

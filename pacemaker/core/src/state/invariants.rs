@@ -89,6 +89,9 @@ impl State {
                     instance.id
                 ));
             }
+            if instance.quiet && instance.wants_process() {
+                broken.push(format!("instance {} is quiet and to run", instance.id));
+            }
             if !instance.assigned && instance.goal == InstanceGoal::Running {
                 broken.push(format!("instance {} is removed and to run", instance.id));
             }

@@ -258,6 +258,14 @@ pub enum Exposure {
     Withdrawn,
 }
 
+impl Instance {
+    /// True when its heart is to keep a process of it.
+    #[must_use]
+    pub fn wants_process(&self) -> bool {
+        self.assigned && self.goal == InstanceGoal::Running
+    }
+}
+
 /// One process tree of one instance type, on one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Instance {
@@ -277,6 +285,8 @@ pub struct Instance {
     pub assigned: bool,
     /// The last change to `goal` or `assigned`.
     pub goal_generation: Generation,
+    /// When `goal` or `assigned` last changed.
+    pub goal_at: Timestamp,
     /// The last change by an action; an action that was planned against another one is stale.
     pub generation: Generation,
     /// What its heart said last.
@@ -289,7 +299,8 @@ pub struct Instance {
     pub left: Generation,
     /// When it last left the table.
     pub left_at: Timestamp,
-    /// True when its heart, knowing the present goal, has said that it has no process.
+    /// True when no process is wanted and none can be there: its heart, knowing that, has said so,
+    /// or has been cut off for so long that it has stopped what is exclusive by itself.
     pub quiet: bool,
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Request {
     pub(crate) ends: Timestamp,
     /// Longer than the platform promises to wait.
     pub(crate) is_endless: bool,
+    /// Sent by a router that nobody waited for.
+    pub(crate) is_excused: bool,
 }
 
 pub(crate) struct Router {
@@ -101,6 +103,9 @@ impl World {
                 .is_some_and(|silent| silent.contains(&Role::Router));
             if is_silent {
                 router.is_excused = true;
+                for request in &mut router.requests {
+                    request.is_excused = true;
+                }
             }
             if router.is_up {
                 self.follow(&mut router, is_silent);
@@ -127,7 +132,7 @@ impl World {
         let requests = std::mem::take(&mut router.requests);
         for request in requests {
             let is_alive = self.answers(&request.backend, Some(request.pid));
-            let is_excused = router.is_excused || request.is_endless;
+            let is_excused = request.is_excused || request.is_endless;
             assert!(
                 is_alive || is_excused || !self.was_stopped(&request.backend),
                 "a request in flight was cut by the platform: {request:?} at {}",
@@ -168,6 +173,7 @@ impl World {
                 pid,
                 ends,
                 is_endless,
+                is_excused: router.is_excused,
             });
         }
     }
