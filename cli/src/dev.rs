@@ -74,8 +74,9 @@ async fn foreground(
         node = RunningNode::start(arguments, data) => node?,
         _ = signals.next() => return Ok(()),
     };
-    data.keep_addresses(&node.addresses)?;
     log_in(&node)?;
+    // Last, because whoever waits for this file expects everything else to be done.
+    data.keep_addresses(&node.addresses)?;
     announce(&node.addresses, data.path(), output)?;
 
     let first = {

@@ -8,6 +8,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -16,13 +18,14 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 /// The size at which the log is put aside. With the one put aside the log takes twice as much.
 const LOG_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
+/// What the file has unless `PM_LOG` says otherwise; openraft tells every vote at level info.
+const DEFAULT_FILTER: &str = "info,openraft=warn";
+
 /// Sends what the process logs to `path`, and to stderr from `stderr_level` on.
-pub(crate) fn start(
-    path: &Path,
-    stderr_level: tracing::level_filters::LevelFilter,
-) -> io::Result<()> {
+pub(crate) fn start(path: &Path, stderr_level: LevelFilter) -> io::Result<()> {
     let file = BoundedFile::open(path)?;
-    let filter = EnvFilter::try_from_env("PM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_from_env("PM_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let to_file = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .with_writer(file)
@@ -30,7 +33,11 @@ pub(crate) fn start(
     let to_stderr = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_target(false)
-        .with_filter(stderr_level);
+        .with_filter(
+            Targets::new()
+                .with_default(stderr_level)
+                .with_target("openraft", stderr_level.min(LevelFilter::WARN)),
+        );
     tracing_subscriber::registry()
         .with(to_file)
         .with(to_stderr)

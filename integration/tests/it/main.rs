@@ -1,6 +1,8 @@
 //! End-to-end stories: what a user types, sends and sees, against a whole cluster on this machine.
 
 #[cfg(test)]
+mod architecture;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod death;
