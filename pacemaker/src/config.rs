@@ -125,10 +125,10 @@ mod tests {
         assert_eq!(good.validate(), Ok(()));
 
         check(&good, "node_token", |config| {
-            config.node_token = "short".to_owned()
+            config.node_token = "short".to_owned();
         });
         check(&good, "node_token", |config| {
-            config.node_token = "a".repeat(32)
+            config.node_token = "a".repeat(32);
         });
         check(&good, "node_key", |config| config.node_key = String::new());
         check(&good, "cluster_hostname", |config| {

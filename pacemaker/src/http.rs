@@ -168,6 +168,10 @@ async fn wrong_method() -> Failure {
 }
 
 /// A defect in a handler costs its request, not the process: handlers hold no state of the cluster.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the layer gives the box away"
+)]
 fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
     let what = cause
         .downcast_ref::<String>()

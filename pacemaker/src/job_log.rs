@@ -85,7 +85,7 @@ impl JobLogs {
             .open(self.path(job))
             .map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
-        if length >= JOB_LOG_MAX_BYTES && offset >= length {
+        if length >= JOB_LOG_MAX_BYTES && offset >= JOB_LOG_MAX_BYTES {
             return Ok(after);
         }
         if offset != length {

@@ -80,7 +80,7 @@ pub(crate) async fn roll_back(
     key: Key,
 ) -> Answer<Response> {
     let command = key.once(Command::Rollback { application });
-    let started = job_started(api.propose(command).await?, Vec::new())?;
+    let started = job_started(&api.propose(command).await?, Vec::new())?;
     Ok((StatusCode::ACCEPTED, axum::Json(started)).into_response())
 }
 
@@ -115,6 +115,6 @@ pub(crate) async fn act_on_version(
         VersionAction::Promote => Command::PromoteVersion(target),
         VersionAction::Deregister => Command::DeregisterVersion(target),
     });
-    let started = job_started(api.propose(command).await?, Vec::new())?;
+    let started = job_started(&api.propose(command).await?, Vec::new())?;
     Ok((StatusCode::ACCEPTED, axum::Json(started)).into_response())
 }

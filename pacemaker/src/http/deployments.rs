@@ -41,13 +41,13 @@ pub(crate) async fn create(
         source: body.source,
         promote: body.promote,
     });
-    let started = job_started(api.propose(command).await?, checked.notices)?;
+    let started = job_started(&api.propose(command).await?, checked.notices)?;
     Ok((StatusCode::ACCEPTED, axum::Json(started)).into_response())
 }
 
 /// The answer to a command that makes a job.
-pub(crate) fn job_started(outcome: Outcome, notices: Vec<Notice>) -> Answer<JobStarted> {
-    let Outcome::Job {
+pub(crate) fn job_started(outcome: &Outcome, notices: Vec<Notice>) -> Answer<JobStarted> {
+    let &Outcome::Job {
         job,
         application,
         version,

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use openraft::entry::RaftEntry as _;
-use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::storage::{IOFlushed, RaftLogStorage as _};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt as _;
 use openraft::{EntryPayload, RaftLogReader as _, StorageError};

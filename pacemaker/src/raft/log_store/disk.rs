@@ -133,8 +133,8 @@ impl Disk {
             tail.purge(purged);
         }
         let log = transaction.open_table(LOG).map_err(damaged)?;
-        let mut next = tail.purged.map_or(0, |purged| purged.index() + 1);
-        for item in log.iter().map_err(damaged)? {
+        let first = tail.purged.map_or(0, |purged| purged.index() + 1);
+        for (next, item) in (first..).zip(log.iter().map_err(damaged)?) {
             let (key, value) = item.map_err(damaged)?;
             let entry = types::decode_entry(value.value())?;
             let index = entry.log_id.index();
@@ -144,7 +144,6 @@ impl Disk {
                     key.value()
                 )));
             }
-            next += 1;
             tail.load(entry, value.value().len());
         }
         Ok(Loaded::Tail(Box::new(tail)))
@@ -317,10 +316,11 @@ impl WriterThread {
             }
             self.answer(batch.drain(..), failed.as_deref());
         }
-        if failed.is_none() && committed.is_some() {
-            if let Err(error) = self.commit(&[], committed.as_deref()) {
-                tracing::warn!(%error, "noting what is committed failed; a restart takes longer");
-            }
+        if failed.is_none()
+            && committed.is_some()
+            && let Err(error) = self.commit(&[], committed.as_deref())
+        {
+            tracing::warn!(%error, "noting what is committed failed; a restart takes longer");
         }
     }
 

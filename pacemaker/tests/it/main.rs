@@ -1,0 +1,16 @@
+//! Component tests of the pacemaker: real sockets, real files, no other role.
+
+#[cfg(test)]
+mod api;
+#[cfg(test)]
+mod deploy;
+#[cfg(test)]
+mod durability;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod job_logs;
+#[cfg(test)]
+mod node;
+#[cfg(test)]
+mod packages;
