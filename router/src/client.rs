@@ -111,8 +111,12 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecu
     }
 }
 
-/// Serves one connection until it ends.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, remote: SocketAddr) {
+/// Serves one connection until it ends; it counts as open from the call on.
+pub(crate) fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    remote: SocketAddr,
+) -> impl Future<Output = ()> {
     let activity = Arc::new(Activity::new(
         Arc::clone(&worker.clock),
         worker.shared.limits.silence,
@@ -126,12 +130,19 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, remote: SocketA
         activity: Arc::clone(&activity),
     });
     let watched = Rc::new(Watched {
-        activity: Arc::clone(&activity),
+        activity,
         order: Cell::new(Order::GoOn),
         waker: RefCell::new(None),
     });
-    let _registration = worker.connections.register(&worker, Rc::clone(&watched));
+    let registration = worker.connections.register(&worker, Rc::clone(&watched));
+    async move {
+        drive(worker, client, &watched, stream).await;
+        drop(registration);
+    }
+}
 
+async fn drive(worker: Rc<Worker>, client: Rc<Client>, watched: &Watched, stream: TcpStream) {
+    let (remote, activity) = (client.remote, Arc::clone(&client.activity));
     let service = {
         let worker = Rc::clone(&worker);
         service_fn(move |request| {

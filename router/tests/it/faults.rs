@@ -146,9 +146,12 @@ async fn a_truncated_body_is_an_error_for_the_client() {
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n64\r\nonly this",
     ] {
         let (world, _backend) = truncated(answer).await;
-        let response = world.get("one.test", "/").await;
-        assert_eq!(response.status(), 200);
-        assert!(response.bytes().await.is_err(), "a clean end");
+        let request = world.request(reqwest::Method::GET, "one.test", "/");
+        // The end may overtake the head, which has not been written then.
+        if let Ok(response) = request.send().await {
+            assert_eq!(response.status(), 200);
+            assert!(response.bytes().await.is_err(), "a clean end");
+        }
     }
 }
 
