@@ -98,8 +98,21 @@ fn is_true(value: &bool) -> bool {
 /// The handle by which workers log.
 #[derive(Clone, Debug)]
 pub(crate) struct AccessLog {
-    lines: SyncSender<Line>,
+    entries: SyncSender<Entry>,
     dropped: Arc<AtomicU64>,
+}
+
+/// What the writer is told.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every entry is a line, and boxing each would cost the request"
+)]
+enum Entry {
+    /// One request has ended.
+    Line(Line),
+    /// Nothing more will come.
+    End,
 }
 
 /// A failure to begin the log.
@@ -112,7 +125,7 @@ pub struct OpenError {
 }
 
 impl AccessLog {
-    /// Opens the log in `directory` and starts its writer, which ends with the last handle.
+    /// Opens the log in `directory` and starts its writer, which ends at [`end`](Self::end).
     pub(crate) fn open(directory: &Path) -> Result<(Self, std::thread::JoinHandle<()>), OpenError> {
         let path = directory.join("access.log");
         let failed = |source| OpenError {
@@ -120,19 +133,26 @@ impl AccessLog {
             source,
         };
         let file = LogFile::open(path.clone()).map_err(failed)?;
-        let (lines, queue) = sync_channel(QUEUE_LINES);
+        let (entries, queue) = sync_channel(QUEUE_LINES);
         let writer = std::thread::Builder::new()
             .name("access-log".to_owned())
             .spawn(move || write_all(file, &queue))
             .map_err(failed)?;
         let dropped = Arc::new(AtomicU64::new(0));
-        Ok((Self { lines, dropped }, writer))
+        Ok((Self { entries, dropped }, writer))
     }
 
     /// Hands a line over, or drops it when the writer is behind.
     pub(crate) fn write(&self, line: Line) {
-        if self.lines.try_send(line).is_err() {
+        if self.entries.try_send(Entry::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets the writer end when it has written what was handed over; blocks while it is behind.
+    pub(crate) fn end(&self) {
+        if self.entries.send(Entry::End).is_err() {
+            tracing::debug!("the access log's writer had ended before");
         }
     }
 
@@ -142,14 +162,21 @@ impl AccessLog {
     }
 }
 
-fn write_all(mut file: LogFile, queue: &Receiver<Line>) {
+fn write_all(mut file: LogFile, queue: &Receiver<Entry>) {
     while let Ok(first) = queue.recv() {
         let mut next = Some(first);
-        while let Some(line) = next {
-            file.append(&line);
+        let mut has_ended = false;
+        while let Some(entry) = next {
+            match entry {
+                Entry::Line(line) => file.append(&line),
+                Entry::End => has_ended = true,
+            }
             next = queue.try_recv().ok();
         }
         file.flush();
+        if has_ended {
+            return;
+        }
     }
 }
 
@@ -286,7 +313,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (log, writer) = AccessLog::open(directory.path()).unwrap();
         log.write(line());
-        drop(log);
+        log.end();
         writer.join().unwrap();
 
         let text = std::fs::read_to_string(directory.path().join("access.log")).unwrap();

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -70,6 +71,8 @@ pub(crate) struct Activity {
     is_in_head: AtomicBool,
     is_multiplexed: AtomicBool,
     last_bytes: AtomicU32,
+    /// Its end must not look like the end of a response.
+    is_cut_off: AtomicBool,
 }
 
 impl Activity {
@@ -82,6 +85,7 @@ impl Activity {
             is_in_head: AtomicBool::new(true),
             is_multiplexed: AtomicBool::new(false),
             last_bytes: AtomicU32::new(now),
+            is_cut_off: AtomicBool::new(false),
             clock,
             limits,
         }
@@ -143,6 +147,11 @@ impl Activity {
         })
     }
 
+    /// Ends the connection by a reset: the response has no other way to show that it was cut off.
+    pub(crate) fn cut_off(&self) {
+        self.is_cut_off.store(true, Ordering::Relaxed);
+    }
+
     /// Seconds since a byte last went either way.
     pub(crate) fn seconds_since_bytes(&self) -> u32 {
         self.clock
@@ -186,6 +195,17 @@ impl Activity {
 pub(crate) struct ClientStream {
     pub(crate) stream: TcpStream,
     pub(crate) activity: Arc<Activity>,
+}
+
+impl Drop for ClientStream {
+    fn drop(&mut self) {
+        if self.activity.is_cut_off.load(Ordering::Relaxed) {
+            let socket = socket2::SockRef::from(&self.stream);
+            if let Err(error) = socket.set_linger(Some(Duration::ZERO)) {
+                tracing::debug!(%error, "a client may take a cut off response for a whole one");
+            }
+        }
+    }
 }
 
 impl AsyncRead for ClientStream {

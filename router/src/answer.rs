@@ -37,13 +37,11 @@ pub(crate) enum Refusal {
     BackendProtocol,
     /// The backend did not answer in time.
     BackendTimeout,
-    /// The client went on too slowly with its body.
-    ClientTimeout,
 }
 
 impl Refusal {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::NoHost,
         Self::HostMismatch,
         Self::BadRequest,
@@ -57,7 +55,6 @@ impl Refusal {
         Self::BackendClosed,
         Self::BackendProtocol,
         Self::BackendTimeout,
-        Self::ClientTimeout,
     ];
 
     /// Its place in [`ALL`](Self::ALL).
@@ -82,7 +79,6 @@ impl Refusal {
                 StatusCode::BAD_GATEWAY
             }
             Self::BackendTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::ClientTimeout => StatusCode::REQUEST_TIMEOUT,
         }
     }
 
@@ -120,10 +116,6 @@ impl Refusal {
                 "The application's answer is not valid HTTP.",
             ),
             Self::BackendTimeout => ("backend_timeout", "The application did not answer in time."),
-            Self::ClientTimeout => (
-                "client_timeout",
-                "The request's body did not arrive in time.",
-            ),
         }
     }
 
@@ -141,8 +133,7 @@ impl Refusal {
             | Self::BackendRefused
             | Self::BackendClosed
             | Self::BackendProtocol
-            | Self::BackendTimeout
-            | Self::ClientTimeout => false,
+            | Self::BackendTimeout => false,
         }
     }
 

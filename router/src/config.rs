@@ -21,7 +21,7 @@ pub const WORKERS_MAX: usize = 256;
 /// A proxied connection needs two descriptors, and 20,000 is the usual hard limit of a process.
 pub const DEFAULT_CONNECTIONS_MAX: usize = 9_000;
 
-/// What a router is told when it starts; checked by [`start`](crate::start) before it binds.
+/// What a router is told when it starts; checked by [`start()`](crate::start()) before it binds.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The node that this router is; reports carry it.

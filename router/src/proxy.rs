@@ -8,13 +8,15 @@
 mod backends;
 mod tunnel;
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body as _, Incoming};
+use tokio::time::timeout;
 
 use crate::answer::Refusal;
 use crate::backend::Backend;
@@ -262,10 +264,11 @@ async fn attempt(
         },
     };
     let sent = connection.send(outgoing.take());
-    let Ok(result) = tokio::time::timeout(worker.shared.limits.response, sent).await else {
-        return Err(Attempt::Final(Refusal::BackendTimeout));
-    };
-    match result {
+    let limit = worker.shared.limits.response;
+    match in_time(sent, limit, outgoing.upload.as_deref())
+        .await
+        .map_err(Attempt::Final)?
+    {
         Ok(response) => {
             record.answered(response.status(), started.elapsed());
             Ok(Answer {
@@ -281,6 +284,27 @@ async fn attempt(
             }
             Err(judge(outgoing, failure))
         }
+    }
+}
+
+/// Waits for a response's head; as long as the body still moves towards the backend, the time that
+/// the backend has begins anew.
+async fn in_time<T>(
+    sent: impl Future<Output = T>,
+    limit: Duration,
+    upload: Option<&Upload>,
+) -> Result<T, Refusal> {
+    let mut sent = pin!(sent);
+    let mut progress = 0;
+    loop {
+        if let Ok(result) = timeout(limit, sent.as_mut()).await {
+            return Ok(result);
+        }
+        let bytes = upload.map_or(0, |upload| upload.bytes.get());
+        if bytes == progress {
+            return Err(Refusal::BackendTimeout);
+        }
+        progress = bytes;
     }
 }
 

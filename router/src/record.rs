@@ -30,6 +30,8 @@ pub(crate) struct Record {
     status: Option<StatusCode>,
     refusal: Option<Refusal>,
     is_whole: bool,
+    /// The client reads a body without a length up to the connection's end.
+    ends_with_connection: bool,
     bytes_out: u64,
     upload: Option<Rc<Upload>>,
     retries: u32,
@@ -68,6 +70,7 @@ impl Record {
             status: None,
             refusal: None,
             is_whole: false,
+            ends_with_connection: request.version() < http::Version::HTTP_11,
             bytes_out: 0,
             upload: None,
             retries: 0,
@@ -201,6 +204,9 @@ impl Drop for Record {
             && let Some(log) = &self.worker.log
         {
             log.write(line);
+        }
+        if !self.is_whole && self.ends_with_connection {
+            self.client.activity.cut_off();
         }
         self.client.activity.request_ends();
     }

@@ -266,12 +266,16 @@ async fn supervise(
             tracing::error!(%error, "a task of the router failed");
         }
     }
-    drop(shared);
-    if let Some(writer) = background.log_writer
-        && !writer.is_finished()
-    {
-        // It ends when the last handle is gone, which the API's routes may still hold.
-        drop(writer);
+    let finish_log = move || {
+        if let (Some(log), Some(writer)) = (&shared.log, background.log_writer) {
+            log.end();
+            if writer.join().is_err() {
+                tracing::error!("the access log's writer panicked");
+            }
+        }
+    };
+    if let Err(error) = tokio::task::spawn_blocking(finish_log).await {
+        tracing::error!(%error, "the access log was not finished");
     }
     outcome
 }

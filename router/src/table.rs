@@ -96,7 +96,8 @@ impl Tables {
         let before = self.workers[worker]
             .applied
             .swap(generation.0, Ordering::SeqCst);
-        if before != generation.0 {
+        // The last worker to take it tells the reporter, so that one report says so.
+        if before != generation.0 && self.applied() >= generation {
             self.changed.notify_one();
         }
     }

@@ -156,6 +156,40 @@ async fn a_truncated_body_is_an_error_for_the_client() {
 }
 
 #[tokio::test]
+async fn a_truncated_body_is_no_clean_end_for_an_http_1_0_client_either() {
+    let (world, _backend) =
+        truncated(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nonly this\r\n").await;
+    let mut wire = Wire::connect(world.address()).await;
+    wire.send("GET / HTTP/1.0\r\nhost: one.test\r\n\r\n").await;
+
+    let mut answer = Vec::new();
+    let end = wire.stream.read_to_end(&mut answer).await;
+    assert!(end.is_err(), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_on_may_take_longer_than_an_answer() {
+    let application = Application::start("one").await;
+    let world = World::start_with(|config| {
+        config.response_limit = Duration::from_millis(200);
+    })
+    .await;
+    world
+        .publish(&[("one.test", route(&[(1, application.address)]))])
+        .await;
+    let mut wire = Wire::connect(world.address()).await;
+    wire.send("POST /collect HTTP/1.1\r\nhost: one.test\r\ncontent-length: 8\r\n\r\n")
+        .await;
+
+    let mut pause = tokio::time::interval(Duration::from_millis(100));
+    for _ in 0..8 {
+        pause.tick().await;
+        wire.send("x").await;
+    }
+    assert_eq!(wire.read_answer().await.unwrap().body, b"xxxxxxxx");
+}
+
+#[tokio::test]
 async fn half_a_head_is_a_502() {
     for answer in [
         &b"HTTP/1.1 200 OK\r\ncontent-le"[..],

@@ -39,6 +39,7 @@ impl Application {
                 "/echo",
                 any(|request: Request| async { request.into_body() }),
             )
+            .route("/collect", any(|body: axum::body::Bytes| async { body }))
             .route("/headers", any(show_headers))
             .route(
                 "/path/{*rest}",
