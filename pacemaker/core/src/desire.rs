@@ -126,7 +126,7 @@ impl State {
     }
 
     /// True when no instance of the same exclusive type can have a process that is not wanted:
-    /// none of another version, and none that was taken from a silent node.
+    /// none of another version, and none of its own that is to go.
     pub(crate) fn may_start(&self, instance: &Instance) -> bool {
         let Some(application) = self.applications.get(&instance.application) else {
             return false;
@@ -151,7 +151,9 @@ impl State {
                 .flat_map(|version| &version.instances)
                 .filter_map(|other| self.instances.get(other))
                 .filter(|other| other.instance_type == instance.instance_type)
-                .filter(|other| other.version != instance.version || !other.assigned)
+                .filter(|other| {
+                    other.version != instance.version || self.wanted(other) != Wanted::Running
+                })
                 .all(|other| other.quiet)
     }
 }
