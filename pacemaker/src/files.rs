@@ -1,8 +1,17 @@
-//! Two things that every durable file needs.
+//! What every durable file needs.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+
+/// Makes a directory that only this user can enter: packages and logs may hold secrets.
+pub(crate) fn make_private(directory: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+}
 
 /// Makes the names in a directory durable: creation, rename and removal.
 pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {

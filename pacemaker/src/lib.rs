@@ -9,11 +9,11 @@
 //!
 //! | Task | Takes in | Gives out |
 //! |---|---|---|
-//! | Raft (openraft's own tasks) | proposals | applied entries in the [`replica`] |
+//! | Raft (openraft's own tasks) | proposals | applied entries in the replica |
 //! | `raft-log` thread | appends, votes, purges, in order | durable commits of `raft.redb` |
-//! | leader's loop ([`leader`]) | reports, changes, time | `Command::Act` proposals |
+//! | leader's loop (`leader`) | reports, changes, time | `Command::Act` proposals |
 //! | housekeeping | time | job logs without a job are removed |
-//! | HTTP ([`http`]) | requests | proposals, answers, packages and job logs on disk |
+//! | HTTP (`http`) | requests | proposals, answers, packages and job logs on disk |
 //! | supervision ([`Running::finished`]) | shutdown, a failure of Raft | the role's end |
 //!
 //! The data directory holds `identity.json`, `raft.redb`, `snapshots/`, `packages/` and
@@ -235,7 +235,7 @@ async fn load_identity(config: &Config) -> Result<Identity, Error> {
     let directory = config.data_dir.clone();
     let node_key = config.node_key.clone();
     blocking(move || {
-        std::fs::create_dir_all(&directory).map_err(|source| Error::Directory {
+        files::make_private(&directory).map_err(|source| Error::Directory {
             path: directory.clone(),
             source,
         })?;

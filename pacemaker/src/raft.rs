@@ -338,6 +338,14 @@ impl Proposer {
         }
     }
 
+    /// The first entry that the log still has.
+    #[cfg(test)]
+    pub(crate) fn first_index(&self) -> u64 {
+        let metrics = self.raft.metrics();
+        let purged = metrics.borrow_watched().purged;
+        purged.map_or(0, |purged| purged.index() + 1)
+    }
+
     /// Stops Raft in order; what was acknowledged is on disk already.
     pub(crate) async fn stop(&self) {
         if let Err(error) = self.raft.shutdown().await {

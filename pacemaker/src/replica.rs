@@ -20,6 +20,9 @@ pub(crate) struct Replica {
     held: RwLock<Held>,
     applied: AtomicU64,
     changed: watch::Sender<Generation>,
+    /// The core has no defect to test with.
+    #[cfg(test)]
+    pub(crate) panics: std::sync::atomic::AtomicBool,
 }
 
 /// What a snapshot keeps.
@@ -42,6 +45,8 @@ impl Default for Replica {
             held: RwLock::default(),
             applied: AtomicU64::new(0),
             changed: watch::Sender::new(Generation(0)),
+            #[cfg(test)]
+            panics: std::sync::atomic::AtomicBool::new(false),
         }
     }
 }
@@ -84,8 +89,12 @@ impl Replica {
         held.now = now;
         let state = &mut held.state;
         let ctx = ApplyContext { now, index };
-        catch_unwind(AssertUnwindSafe(|| state.apply(command, &ctx)))
-            .map_err(|_| ApplyPanicked(index))
+        let apply = || {
+            #[cfg(test)]
+            assert!(!self.panics.load(Ordering::Relaxed), "a defect");
+            state.apply(command, &ctx)
+        };
+        catch_unwind(AssertUnwindSafe(apply)).map_err(|_| ApplyPanicked(index))
     }
 
     /// Notes how far the log has been applied and wakes waiters when something changed.

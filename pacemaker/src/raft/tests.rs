@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, RaftLogStorage as _};
@@ -11,10 +13,14 @@ use openraft::type_config::TypeConfigExt as _;
 use openraft::{EntryPayload, RaftLogReader as _, StorageError};
 use tempfile::TempDir;
 
+use common::id::WorkspaceStub;
+use pacemaker_core::command::{ClusterSettings, Command};
+
 use super::log_store::{LogStore, OpenError};
 use super::snapshot_files::SnapshotFiles;
 use super::state_machine::StateMachine;
 use super::types::{Entry, LeaderId, LogId, TypeConfig, Vote};
+use super::{KEEP_BEHIND_SNAPSHOT, Proposer, SNAPSHOT_EVERY};
 use crate::metrics::Metrics;
 use crate::replica::Replica;
 
@@ -120,6 +126,88 @@ async fn log_of_another_format_is_refused() {
     let error = open(&directory).unwrap_err();
 
     assert!(error.to_string().contains("format `99`"), "{error}");
+}
+
+#[tokio::test]
+async fn panic_while_applying_is_reported_within_a_second() {
+    let directory = tempfile::tempdir().unwrap();
+    let (proposer, replica) = start(&directory).await;
+    proposer.propose(initialize()).await.unwrap().unwrap();
+
+    replica.panics.store(true, Ordering::Relaxed);
+    let failed = tokio::time::timeout(Duration::from_secs(1), async {
+        tokio::join!(proposer.propose(workspace(1)), proposer.failed())
+    });
+
+    let (answer, reason) = failed.await.unwrap();
+    assert!(
+        matches!(answer, Err(super::ProposeError::Failed(_))),
+        "{answer:?}"
+    );
+    assert!(matches!(reason, super::ProposeError::Failed(_)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_is_the_same_after_snapshots_a_purge_and_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let (proposer, replica) = start(&directory).await;
+    proposer.propose(initialize()).await.unwrap().unwrap();
+    let rounds = (KEEP_BEHIND_SNAPSHOT + 2 * SNAPSHOT_EVERY) / 100;
+    for round in 0..rounds {
+        // Refused, but in the log nevertheless.
+        let refused = (0..99).map(|_| proposer.propose(initialize()));
+        futures_util::future::join_all(refused).await;
+        proposer.propose(workspace(round)).await.unwrap().unwrap();
+    }
+    let before = replica.copy();
+    let snapshots = || {
+        fs::read_dir(directory.path().join("snapshots"))
+            .unwrap()
+            .count()
+    };
+    while snapshots() < 2 || proposer.first_index() == 0 {
+        tokio::task::yield_now().await;
+    }
+    proposer.stop().await;
+    drop((proposer, replica));
+
+    let (proposer, replica) = start(&directory).await;
+    proposer.barrier().await.unwrap();
+
+    assert_eq!(replica.copy().state, before.state);
+    assert_eq!(replica.copy().now, before.now);
+    proposer.propose(workspace(rounds)).await.unwrap().unwrap();
+}
+
+async fn start(directory: &TempDir) -> (Proposer, Arc<Replica>) {
+    let replica = Arc::new(Replica::default());
+    let proposer = super::start(
+        directory.path(),
+        1,
+        "one",
+        Arc::clone(&replica),
+        Metrics::new(),
+    )
+    .await
+    .unwrap();
+    (proposer, replica)
+}
+
+fn initialize() -> Command {
+    Command::InitializeCluster {
+        id: "cluster".to_owned(),
+        hostname: "localhost".to_owned(),
+        tokens: std::collections::BTreeMap::new(),
+        settings: ClusterSettings::default(),
+    }
+}
+
+fn workspace(number: u64) -> Command {
+    Command::CreateWorkspace {
+        name: number.to_string(),
+        stub: WorkspaceStub::parse(&format!("w{number}")).unwrap(),
+        tags: std::collections::BTreeMap::new(),
+    }
 }
 
 fn open(directory: &TempDir) -> Result<LogStore, OpenError> {

@@ -14,3 +14,5 @@ mod job_logs;
 mod node;
 #[cfg(test)]
 mod packages;
+#[cfg(test)]
+mod small_disk;

@@ -10,6 +10,7 @@ use reqwest::Method;
 use tokio::task::JoinSet;
 
 use crate::harness::{Pacemaker, config, fresh, problem};
+use crate::small_disk::SmallDisk;
 
 /// Pushes of the same package at once.
 const PUSHERS: usize = 20;
@@ -160,7 +161,7 @@ async fn full_disk_refuses_a_package_whole_and_clearly() {
     let directory = tempfile::tempdir().unwrap();
     let packages = directory.path().join("packages");
     std::fs::create_dir(&packages).unwrap();
-    let Some(_disk) = SmallDisk::mount(&packages) else {
+    let Some(_disk) = SmallDisk::mount(&packages, SMALL_DISK_BYTES) else {
         eprintln!("SKIPPED: a small tmpfs cannot be mounted here, so a full disk is not tested");
         return;
     };
@@ -252,33 +253,4 @@ fn files(directory: &Path) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-/// A tmpfs of [`SMALL_DISK_BYTES`], while this lives.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(path: &Path) -> Option<Self> {
-        let options = format!("size={SMALL_DISK_BYTES}");
-        let status = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(path)
-            .status()
-            .ok()?;
-        status.success().then(|| Self(path.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: the store may still hold a file for a moment.
-        let status = std::process::Command::new("umount")
-            .arg("--lazy")
-            .arg(&self.0)
-            .status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "the small disk stays mounted"
-        );
-    }
 }
