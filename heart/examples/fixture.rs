@@ -45,6 +45,10 @@ fn main() -> ExitCode {
 }
 
 fn run_heart(file: &Path) -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt()
+        .with_env_filter("warn,heart=debug")
+        .with_writer(std::io::stderr)
+        .init();
     let told: Told = serde_json::from_slice(&std::fs::read(file)?)?;
     let client = Client::new(&[told.pacemaker], "token")?;
     let mut config = Config::new(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -130,11 +130,50 @@ fn archives_of_other_programs_are_taken() {
 
 #[test]
 fn each_hostile_kind_is_refused() {
-    let name_251 = "n".repeat(251);
-    let cases: Vec<(&str, Vec<Piece>)> = vec![
+    let cases = [
+        hostile_paths(),
+        hostile_links(),
+        hostile_kinds(),
+        hostile_extensions(),
+    ];
+    for (name, pieces) in cases.into_iter().flatten() {
+        let error = refuse(&archive(&pieces), name);
+        assert!(
+            !matches!(
+                error,
+                UnpackError::Write { .. } | UnpackError::StorageFull { .. }
+            ),
+            "{name}: {error}"
+        );
+    }
+}
+
+type Case = (&'static str, Vec<Piece>);
+
+fn hostile_paths() -> Vec<Case> {
+    vec![
         ("..", vec![file("../escaped")]),
         ("inner ..", vec![file("a/../../escaped")]),
         ("absolute", vec![file("/tmp/escaped")]),
+        ("file over file", vec![file("a"), file("a")]),
+        ("other spelling", vec![file("a/b"), file("./a//b")]),
+        ("file below file", vec![file("a"), file("a/b")]),
+        ("directory twice", vec![directory("a"), directory("a")]),
+        ("file over directory", vec![file("a/b"), file("a")]),
+        ("directory over file", vec![file("a"), directory("a")]),
+        (
+            "file name, too long",
+            vec![long_name(&"n".repeat(256)), file("a")],
+        ),
+        (
+            "deep",
+            vec![long_name(&format!("{}x", "d/".repeat(200))), file("a")],
+        ),
+    ]
+}
+
+fn hostile_links() -> Vec<Case> {
+    vec![
         ("link out", vec![link("a", "..")]),
         ("link out, absolute", vec![link("a", "/etc")]),
         (
@@ -148,13 +187,6 @@ fn each_hostile_kind_is_refused() {
         ("file over link", vec![link("a", "b"), file("a")]),
         ("directory over link", vec![link("a", "b"), directory("a")]),
         ("link over directory", vec![directory("a"), link("a", "b")]),
-        ("file over file", vec![file("a"), file("a")]),
-        (
-            "file over file, other spelling",
-            vec![file("a/b"), file("./a//b")],
-        ),
-        ("file below file", vec![file("a"), file("a/b")]),
-        ("directory twice", vec![directory("a"), directory("a")]),
         ("hard link out", vec![hard_link("a", "/etc/passwd")]),
         ("hard link up", vec![hard_link("a", "../x")]),
         ("hard link to nothing", vec![hard_link("a", "b")]),
@@ -170,6 +202,15 @@ fn each_hostile_kind_is_refused() {
             "hard link to a directory",
             vec![directory("b"), hard_link("a", "b")],
         ),
+        (
+            "hard link behind a link",
+            vec![file("b/x"), link("c", "b"), hard_link("a", "c/x")],
+        ),
+    ]
+}
+
+fn hostile_kinds() -> Vec<Case> {
+    vec![
         ("device", vec![special(EntryType::Char)]),
         ("block device", vec![special(EntryType::Block)]),
         ("pipe", vec![special(EntryType::Fifo)]),
@@ -178,18 +219,29 @@ fn each_hostile_kind_is_refused() {
         ("setuid", vec![with_mode("a", 0o4755)]),
         ("setgid", vec![with_mode("a", 0o2755)]),
         ("sticky", vec![with_mode("a", 0o1755)]),
-        ("extended size", vec![extended(&[("size", "3")]), file("a")]),
+    ]
+}
+
+fn hostile_extensions() -> Vec<Case> {
+    let up = format!("{}/../../x", "n".repeat(251));
+    vec![
+        ("size", vec![extended(&[("size", "3")]), file("a")]),
         (
-            "extended sparse",
+            "sparse",
             vec![extended(&[("GNU.sparse.size", "9999999")]), file("a")],
         ),
         (
-            "extended path up",
+            "path up",
             vec![extended(&[("path", "../escaped")]), file("a")],
         ),
         (
-            "extended path with NUL",
+            "path with NUL",
             vec![extended(&[("path", "a\0b")]), file("a")],
+        ),
+        ("no name", vec![extended(&[("path", "")]), file("a")]),
+        (
+            "same file",
+            vec![extended(&[("path", "a/.")]), file("a"), file("a")],
         ),
         (
             "two names",
@@ -199,40 +251,14 @@ fn each_hostile_kind_is_refused() {
             "two long names",
             vec![long_name("b"), long_name("c"), file("a")],
         ),
-        (
-            "long name up",
-            vec![long_name(&format!("{name_251}/../../x")), file("a")],
-        ),
+        ("long name up", vec![long_name(&up), file("a")]),
         ("long name of nothing", vec![long_name("b")]),
         ("global path", vec![global(&[("path", "b")]), file("a")]),
         (
             "long name, too long",
             vec![long_name(&"p/".repeat(3000)), file("a")],
         ),
-        (
-            "file name, too long",
-            vec![long_name(&"n".repeat(256)), file("a")],
-        ),
-        (
-            "deep",
-            vec![long_name(&format!("{}x", "d/".repeat(200))), file("a")],
-        ),
-        ("no name", vec![extended(&[("path", "")]), file("a")]),
-        (
-            "file as directory",
-            vec![extended(&[("path", "a/.")]), file("a"), file("a")],
-        ),
-    ];
-    for (name, pieces) in cases {
-        let error = refuse(&archive(&pieces), name);
-        assert!(
-            !matches!(
-                error,
-                UnpackError::Write { .. } | UnpackError::StorageFull { .. }
-            ),
-            "{name}: {error}"
-        );
-    }
+    ]
 }
 
 #[test]
@@ -389,6 +415,24 @@ fn a_disk_that_fills_up_anywhere_leaves_nothing() {
         drop(fs::remove_file(&copy));
     }
     assert!((50..100).contains(&full), "{full} times");
+}
+
+#[test]
+fn modes_do_not_depend_on_the_umask() {
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("out");
+    let bytes = archive(&[file("a/b/c"), directory("d"), with_mode("run", 0o700)]);
+
+    let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let result = unpack(&bytes[..], &out, &Limits::default());
+    nix::sys::stat::umask(before);
+
+    result.unwrap();
+    for (name, expected) in [("", 0o755), ("a", 0o755), ("a/b", 0o755), ("a/b/c", 0o644)] {
+        assert_eq!(permissions(&out.join(name)), expected, "{name}");
+    }
+    assert_eq!(permissions(&out.join("d")), 0o755);
+    assert_eq!(permissions(&out.join("run")), 0o755);
 }
 
 #[test]

@@ -8,19 +8,24 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, ResolveFlags, fchmod, linkat, mkdirat, openat, openat2, symlinkat,
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, fchmod, fstat, linkat, mkdirat, openat, openat2,
+    symlinkat,
 };
+use rustix::path::Arg;
 
 use super::{Limits, Summary, UnpackError};
 use crate::package::links::target_stays_inside;
 
 /// Longer names are refused by every file system of Linux.
 const NAME_MAX_BYTES: usize = 255;
+
+/// Anybody may look, the owner may write.
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 
 /// A directory's number; names below it are found by it.
 type DirectoryNumber = u32;
@@ -42,6 +47,8 @@ enum Node {
 pub(super) struct Layout {
     destination: PathBuf,
     root: OwnedFd,
+    /// True when this process's umask lets directories have their mode.
+    is_mode_kept: bool,
     limits: Limits,
     nodes: BTreeMap<(DirectoryNumber, Box<[u8]>), Node>,
     directories: DirectoryNumber,
@@ -59,16 +66,20 @@ struct Place<'a> {
 
 impl Layout {
     pub(super) fn new(destination: &Path, limits: &Limits) -> Result<Self, UnpackError> {
-        let root = openat(
-            CWD,
-            destination,
-            OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|errno| UnpackError::write(destination.to_owned(), errno.into()))?;
+        let root = open_directory(CWD, destination).and_then(|root| {
+            let created = fstat(&root)?.st_mode;
+            fchmod(&root, DIRECTORY_MODE)?;
+            Ok((
+                root,
+                created & DIRECTORY_MODE.bits() == DIRECTORY_MODE.bits(),
+            ))
+        });
+        let (root, is_mode_kept) =
+            root.map_err(|errno| UnpackError::write(destination.to_owned(), errno.into()))?;
         Ok(Self {
             destination: destination.to_owned(),
             root,
+            is_mode_kept,
             limits: *limits,
             nodes: BTreeMap::new(),
             directories: ROOT,
@@ -281,8 +292,13 @@ impl Layout {
     ) -> Result<DirectoryNumber, UnpackError> {
         self.count_entry()?;
         let components = self.components(path)?;
+        let is_mode_kept = self.is_mode_kept;
         let parent = self.parent(path, place.parent, &components)?;
-        mkdirat(parent, place.name, Mode::from_raw_mode(0o755))
+        mkdirat(parent, place.name, DIRECTORY_MODE)
+            .and_then(|()| match is_mode_kept {
+                true => Ok(()),
+                false => fchmod(open_directory(parent, place.name)?, DIRECTORY_MODE),
+            })
             .map_err(|errno| UnpackError::write(self.on_disk(path), errno.into()))?;
         self.directories += 1;
         let number = self.directories;
@@ -348,4 +364,13 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+fn open_directory(parent: impl AsFd, name: impl Arg) -> rustix::io::Result<OwnedFd> {
+    openat(
+        parent,
+        name,
+        OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }
