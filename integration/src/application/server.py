@@ -64,6 +64,10 @@ class Server(ThreadingHTTPServer):
         self.server_name, self.server_port = self.socket.getsockname()[:2]
 
 
+# A file that makes every start fail.
+if os.path.exists(os.environ.get("CRASH_FILE", "")):
+    sys.exit("told to crash")
+
 STOPPING = threading.Event()
 with open("body.txt", encoding="utf-8") as file:
     BODY = file.read()

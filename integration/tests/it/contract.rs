@@ -114,7 +114,7 @@ async fn no_string_of_a_user_becomes_a_command() -> Result<()> {
     let dev = DevProcess::start().await?;
     let marker = dev.directory().join("pwned");
     let attack = format!(
-        "$(touch {0}) `touch {0}` ; touch {0} | touch {0} && touch {0} > {0} '\"\\ %(x)s \u{1b}[2J ${{IFS}} *",
+        "$(touch {0}) `touch {0}` ; touch {0} | touch {0} && touch {0} > {0} '\"\\ %(x)s ${{IFS}} *",
         marker.display()
     );
     dev.pm(&[

@@ -189,8 +189,8 @@ async fn a_crash_loop_backs_off_beside_a_good_application() -> Result<()> {
     deploy(&dev, &TestApp::site("good", "good")?).await?;
     let crash = dev.directory().join("crash");
     let mut loop_application = TestApp::server("loop", "body")?;
-    let refuse = format!("test ! -e {}", crash.display());
-    loop_application.startup(&[&refuse])?;
+    let variables = serde_json::json!({ "CRASH_FILE": crash });
+    loop_application.set("/instances/0/env", variables)?;
     deploy(&dev, &loop_application).await?;
     let load = dev.load(&DevProcess::host("good"), 2)?;
     load.wait_for(500).await?;
@@ -204,7 +204,7 @@ async fn a_crash_loop_backs_off_beside_a_good_application() -> Result<()> {
     })
     .await?;
     let why = dev.pm(&["why", "loop"]).await?.success()?;
-    assert!(why.stdout.contains("startup"), "{}", why.stdout);
+    assert!(why.stdout.contains("told to crash"), "{}", why.stdout);
     load.wait_for(500).await?;
 
     load.stop().await.all_answered()?;
