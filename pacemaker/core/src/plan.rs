@@ -122,6 +122,10 @@ impl<'a> Wishes<'a> {
     /// True when an instance that is out of the table may be stopped: every live router has
     /// acknowledged, and its last requests are done or have had their time.
     fn is_released(&self, instance: &Instance) -> bool {
+        if instance.left == Generation(0) {
+            // It has never been in a table.
+            return true;
+        }
         let limit = instance.left_at.after(self.state.settings().drain_limit);
         self.is_acknowledged(instance.left) && (self.now >= limit || self.is_drained(instance.id))
     }

@@ -1,7 +1,7 @@
 //! Where instances are, against where they are wanted: place, start, withdraw, stop, remove.
 
 use common::application::InstanceTypeSpec;
-use common::id::NodeId;
+use common::id::{Generation, NodeId};
 use common::instance::{InstanceGoal, InstanceState};
 use common::time::{Span, Timestamp};
 
@@ -52,11 +52,13 @@ pub(super) fn plan(wishes: &mut Wishes<'_>) {
     }
 }
 
-/// When waiting instances may be stopped though requests are in flight, and lost ones presumed so.
+/// When instances that left the table may be stopped though requests are in flight, and lost ones
+/// presumed to be.
 pub(super) fn deadlines(state: &State) -> impl Iterator<Item = Timestamp> {
     let limit = state.settings().drain_limit;
     state.instances.values().filter_map(move |instance| {
-        if instance.exposure == Exposure::Withdrawn {
+        let has_left = instance.exposure != Exposure::In && instance.left > Generation(0);
+        if has_left && instance.assigned {
             return Some(instance.left_at.after(limit));
         }
         presumed_stopped_at(state, instance, spec_of(state, instance)?)

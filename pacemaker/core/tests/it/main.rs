@@ -3,6 +3,12 @@
 #[cfg(test)]
 mod generators;
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod machine;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod simulation;

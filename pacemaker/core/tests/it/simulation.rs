@@ -82,8 +82,8 @@ enum Repair {
     ConnectRouter(NodeId),
 }
 
-struct Simulation {
-    world: World,
+pub(crate) struct Simulation {
+    pub(crate) world: World,
     has_faults: bool,
     repairs: Vec<(Timestamp, Repair)>,
     /// How many backends a type's route had once it had as many as were asked for.
@@ -108,7 +108,7 @@ fn specs() -> Vec<VersionSpec> {
 }
 
 impl Simulation {
-    fn new(seed: u64, has_faults: bool) -> Self {
+    pub(crate) fn new(seed: u64, has_faults: bool) -> Self {
         let mut random = Random::new(seed);
         let nodes = random.between(1, 4);
         let mut world = World::new(seed, nodes);
@@ -127,7 +127,7 @@ impl Simulation {
         }
     }
 
-    fn make_trouble(&mut self) {
+    pub(crate) fn make_trouble(&mut self) {
         let end = self.world.now.after(Span(TROUBLE_MS));
         while self.world.now < end {
             if self.world.random.one_in(15) {
@@ -379,7 +379,7 @@ impl Simulation {
     }
 
     /// The faults stop; everything must come to rest as it is wanted.
-    fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         for (_, repair) in std::mem::take(&mut self.repairs) {
             self.repair(repair);
         }

@@ -22,11 +22,11 @@ fn hello(quantity: u32) -> VersionSpec {
     version_spec("hello", vec![instance_type("web", quantity)])
 }
 
-fn job_of(outcome: Outcome) -> common::id::JobId {
+fn job_of(outcome: &Outcome) -> common::id::JobId {
     let Outcome::Job { job, .. } = outcome else {
         panic!("a job, not {outcome:?}");
     };
-    job
+    *job
 }
 
 fn versions_in(route: &Route) -> Vec<u64> {
@@ -115,7 +115,7 @@ fn rollback_within_the_window_starts_nothing() {
 
     let application = first.application;
     let outcome = world.apply(&Command::Rollback { application }).unwrap();
-    let job = world.finish(job_of(outcome));
+    let job = world.finish(job_of(&outcome));
 
     assert_eq!(job.state, JobState::Succeeded);
     assert_eq!(current(&world, application), Some(first.version));
@@ -133,7 +133,7 @@ fn rollback_after_the_window_starts_the_old_version_again() {
 
     let application = first.application;
     let outcome = world.apply(&Command::Rollback { application }).unwrap();
-    let job = world.finish(job_of(outcome));
+    let job = world.finish(job_of(&outcome));
 
     assert_eq!(job.state, JobState::Succeeded);
     assert_eq!(current(&world, application), Some(first.version));
@@ -267,7 +267,7 @@ fn version_is_started_stopped_and_deregistered_by_hand() {
         (Command::StartVersion(first), VersionState::Running),
     ] {
         let outcome = world.apply(&command).unwrap();
-        let job = world.finish(job_of(outcome));
+        let job = world.finish(job_of(&outcome));
         assert_eq!(job.state, JobState::Succeeded, "{command:?}");
         assert_eq!(state_of(&world, first), state, "{command:?}");
     }
@@ -563,7 +563,7 @@ fn repeated_request_with_the_same_key_has_one_effect() {
     };
 
     let first = world.apply(&once(1, "a")).unwrap();
-    world.finish(job_of(first.clone()));
+    world.finish(job_of(&first));
     let second = world.apply(&once(1, "a")).unwrap();
     let other = world.apply(&once(2, "a")).unwrap_err();
 

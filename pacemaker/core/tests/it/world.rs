@@ -38,6 +38,10 @@ pub(crate) const SETTINGS: ClusterSettings = ClusterSettings {
     node_ttl: Span(1_000),
 };
 
+fn default_workspace() -> WorkspaceStub {
+    "default".parse().unwrap()
+}
+
 /// A plan on its way through the log.
 pub(crate) struct Proposal {
     pub(crate) due: Timestamp,
@@ -170,7 +174,7 @@ impl World {
         self.packages += 1;
         let source = self.upload(&format!("source {}", self.packages)).digest;
         let outcome = self.apply(&Command::Deploy {
-            workspace: WorkspaceStub::parse("default").unwrap(),
+            workspace: default_workspace(),
             spec: Box::new(spec.clone()),
             manifest: String::new(),
             source,

@@ -367,7 +367,7 @@ impl World {
         process.state = InstanceState::Running;
         if self.behaviour(process) == Behaviour::CrashesOnce
             && process.restarts == 0
-            && id.0 % 2 == 0
+            && id.0.is_multiple_of(2)
         {
             process.is_alive = false;
             process.fail(FailureCode::Exited, self.now, 2 * STEP);
