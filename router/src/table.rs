@@ -5,6 +5,8 @@
 //!       ├─> install ─> ArcSwap ─> worker 0..n ─> applied ─> report
 //! watch ┘      └─> disk
 //! ```
+//! A table is on disk before it is used, so that a router never acknowledges what its next start
+//! does not know.
 //! A table is taken only when its generation is newer. It is *applied* when every worker uses it
 //! for new requests: each is woken, takes it and says so. The loop here never stops while the
 //! router runs; while no pacemaker answers it waits longer each time, and the last table serves.
@@ -144,7 +146,7 @@ pub(crate) async fn follow(
     shutdown: CancellationToken,
 ) {
     let (keep, kept) = watch::channel(None);
-    let keeper = tokio::spawn(keep_on_disk(file, kept));
+    let keeper = tokio::spawn(keep_on_disk(file.clone(), kept));
     let mut wait = Backoff::default();
     let mut is_reachable = true;
     loop {
@@ -158,7 +160,7 @@ pub(crate) async fn follow(
             Ok(Some(table)) => {
                 tables.note_contact();
                 let table = Arc::new(table);
-                let is_newer = install(&tables, &table).await;
+                let is_newer = install(&tables, &table, &file).await;
                 if is_newer {
                     tracing::debug!(
                         generation = table.generation.0,
@@ -203,14 +205,26 @@ pub(crate) async fn follow(
     }
 }
 
-async fn install(tables: &Arc<Tables>, table: &Arc<RoutingTable>) -> bool {
+async fn install(tables: &Arc<Tables>, table: &Arc<RoutingTable>, file: &TableFile) -> bool {
     if table.routes.len() <= ROUTES_COMPILED_INLINE {
-        return tables.install(table);
+        return keep_and_install(tables, table, file);
     }
-    let (tables, table) = (Arc::clone(tables), Arc::clone(table));
-    tokio::task::spawn_blocking(move || tables.install(&table))
+    let (tables, table, file) = (Arc::clone(tables), Arc::clone(table), file.clone());
+    tokio::task::spawn_blocking(move || keep_and_install(&tables, &table, &file))
         .await
         .unwrap_or_default()
+}
+
+fn keep_and_install(tables: &Tables, table: &RoutingTable, file: &TableFile) -> bool {
+    if table.generation > tables.current.load().generation
+        && let Err(error) = file.save_early(table)
+    {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "a restart would serve an older table"
+        );
+    }
+    tables.install(table)
 }
 
 /// Writes the newest table it is sent; one that is overtaken while another is written is skipped.

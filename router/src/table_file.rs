@@ -1,7 +1,10 @@
 //! The last routing table on disk: what a router serves when it starts and no pacemaker answers.
 //!
-//! The file is replaced as a whole (written beside, synced, renamed), so it is the old table or the
-//! new one. A file that cannot be read as a table is the same as none, with a warning.
+//! There are two files, and the newer table of both counts. `routes.new.json` is written before a
+//! table is used, so that what a router has acknowledged survives the router; it is not synced, so
+//! that a change does not wait for the disk. `routes.json` follows and survives a power cut: it is
+//! replaced as a whole (written beside, synced, renamed). A file that cannot be read as a table is
+//! the same as none, with a warning.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -37,43 +40,41 @@ struct Found {
     table: RoutingTable,
 }
 
-/// The file that holds the last table.
+/// The files that hold the last table.
 #[derive(Clone, Debug)]
 pub(crate) struct TableFile {
     path: PathBuf,
+    /// Written first, not synced.
+    early: PathBuf,
 }
 
 impl TableFile {
     pub(crate) fn in_directory(directory: &Path) -> Self {
         Self {
             path: directory.join("routes.json"),
+            early: directory.join("routes.new.json"),
         }
     }
 
-    /// Reads the table; `None` when there is none, or none that can be read.
+    /// Reads the newest table; `None` when there is none, or none that can be read.
     pub(crate) fn load(&self) -> Option<RoutingTable> {
-        let mut bytes = Vec::new();
-        let read = File::open(&self.path)
-            .and_then(|file| file.take(FILE_MAX_BYTES).read_to_end(&mut bytes));
-        match read {
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-            Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "cannot read the kept routing table; starting without");
-                return None;
-            }
-        }
-        match serde_json::from_slice::<Found>(&bytes) {
-            Ok(found) if found.format == FORMAT => Some(found.table),
-            Ok(found) => {
-                tracing::warn!(path = %self.path.display(), format = found.format, "the kept routing table has another format; starting without");
-                None
-            }
-            Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "the kept routing table is damaged; starting without");
-                None
-            }
-        }
+        let tables = [&self.path, &self.early].map(|path| load(path));
+        tables
+            .into_iter()
+            .flatten()
+            .max_by_key(|table| table.generation)
+    }
+
+    /// Keeps the table where a restart of the router finds it; a power cut may lose it.
+    pub(crate) fn save_early(&self, table: &RoutingTable) -> Result<(), SaveError> {
+        let beside = self.early.with_extension("json.tmp");
+        encode(table)
+            .and_then(|bytes| std::fs::write(&beside, bytes))
+            .and_then(|()| std::fs::rename(&beside, &self.early))
+            .map_err(|source| SaveError {
+                path: self.early.clone(),
+                source,
+            })
     }
 
     /// Replaces the table; it is on the disk when this returns.
@@ -86,10 +87,7 @@ impl TableFile {
 
     fn replace(&self, table: &RoutingTable) -> std::io::Result<()> {
         let beside = self.path.with_extension("json.tmp");
-        let bytes = serde_json::to_vec(&Written {
-            format: FORMAT,
-            table,
-        })?;
+        let bytes = encode(table)?;
         let mut file = File::create(&beside)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
@@ -99,6 +97,38 @@ impl TableFile {
         }
         Ok(())
     }
+}
+
+/// Reads one of the files.
+fn load(path: &Path) -> Option<RoutingTable> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_MAX_BYTES).read_to_end(&mut bytes));
+    match read {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "cannot read the kept routing table; starting without");
+            return None;
+        }
+    }
+    match serde_json::from_slice::<Found>(&bytes) {
+        Ok(found) if found.format == FORMAT => Some(found.table),
+        Ok(found) => {
+            tracing::warn!(path = %path.display(), format = found.format, "the kept routing table has another format; starting without");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the kept routing table is damaged; starting without");
+            None
+        }
+    }
+}
+
+fn encode(table: &RoutingTable) -> std::io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&Written {
+        format: FORMAT,
+        table,
+    })?)
 }
 
 #[cfg(test)]
@@ -121,6 +151,24 @@ mod tests {
             file.save(&table).unwrap();
             assert_eq!(file.load(), Some(table));
         }
+    }
+
+    #[test]
+    fn the_newer_of_both_files_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = TableFile::in_directory(directory.path());
+        let table = |generation| RoutingTable {
+            generation: Generation(generation),
+            ..RoutingTable::default()
+        };
+        file.save(&table(1)).unwrap();
+        file.save_early(&table(2)).unwrap();
+        assert_eq!(file.load(), Some(table(2)));
+
+        file.save(&table(3)).unwrap();
+        assert_eq!(file.load(), Some(table(3)));
+        std::fs::write(&file.early, "{").unwrap();
+        assert_eq!(file.load(), Some(table(3)));
     }
 
     #[test]
