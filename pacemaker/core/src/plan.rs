@@ -33,6 +33,10 @@ pub fn plan(state: &State, sightings: &Sightings, now: Timestamp) -> Vec<Action>
     let mut wishes = Wishes::new(state, sightings, now);
     liveness::plan(&mut wishes);
     observe::plan(&mut wishes);
+    if !wishes.busy_nodes.is_empty() {
+        // Where instances can go is about to change: decide when it has.
+        return wishes.actions;
+    }
     builds::plan(&mut wishes);
     rollout::plan(&mut wishes);
     placement::plan(&mut wishes);

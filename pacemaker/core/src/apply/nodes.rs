@@ -31,6 +31,11 @@ impl Transition<'_> {
         let Some(id) = known else {
             return self.insert_node(description);
         };
+        if !description.roles.contains(&Role::Heart) {
+            for instance in self.instances_on(id) {
+                self.lose(instance);
+            }
+        }
         let now = self.now();
         for application in self.applications_on(id) {
             // A new address of the node is a new address of its backends.
@@ -81,9 +86,8 @@ impl Transition<'_> {
         if !node.has_role(role) || node.silent.contains(&role) {
             return Err(stale(format!("node {id} is known to be silent")));
         }
-        let instances: Vec<InstanceId> = node.instances.iter().copied().collect();
         if role == Role::Heart {
-            for instance in instances {
+            for instance in self.instances_on(id) {
                 self.lose(instance);
             }
         }
@@ -105,6 +109,16 @@ impl Transition<'_> {
             refresh(node);
         }
         Ok(())
+    }
+
+    fn instances_on(&self, node: NodeId) -> Vec<InstanceId> {
+        self.state
+            .nodes
+            .get(&node)
+            .into_iter()
+            .flat_map(|node| &node.instances)
+            .copied()
+            .collect()
     }
 
     fn applications_on(&self, node: NodeId) -> BTreeSet<ApplicationId> {

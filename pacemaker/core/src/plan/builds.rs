@@ -49,7 +49,6 @@ fn assign(wishes: &Wishes<'_>, job: &JobRecord) -> Option<Action> {
     let runtime = version.spec.prepare.as_ref()?.runtime.as_ref();
     let node = state
         .builder_nodes(runtime)
-        .filter(|node| !wishes.busy_nodes.contains(&node.node.id))
         .max_by_key(|node| Reverse((node.builds.len(), node.instances.len(), node.node.id)))?;
     Some(Action::AssignBuild {
         job: job.job.id,

@@ -18,8 +18,8 @@ use crate::state::records::{Instance, NodeRecord, Seen};
 
 pub(super) fn plan(wishes: &mut Wishes<'_>) {
     for node in wishes.state.nodes.values() {
-        let is_silent = node.silent.contains(&Role::Heart);
-        if is_silent || wishes.busy_nodes.contains(&node.node.id) {
+        let is_heard = node.has_role(Role::Heart) && !node.silent.contains(&Role::Heart);
+        if !is_heard || wishes.busy_nodes.contains(&node.node.id) {
             continue;
         }
         let sightings = wishes.sightings;

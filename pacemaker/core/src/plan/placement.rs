@@ -26,6 +26,9 @@ struct NodeScore {
 pub(super) fn plan(wishes: &mut Wishes<'_>) {
     let state = wishes.state;
     for application in state.applications.values() {
+        if wishes.busy_applications.contains(&application.id) {
+            continue;
+        }
         for version in application.versions.values() {
             for spec in version
                 .spec
@@ -118,9 +121,6 @@ fn move_instances(wishes: &mut Wishes<'_>, desire: &TypeDesire) {
         let Some(instance) = state.instances.get(id) else {
             continue;
         };
-        if wishes.busy_nodes.contains(&instance.node) {
-            continue;
-        }
         if let Some(action) = next_move(wishes, instance, *wanted) {
             wishes.wish(action);
         }
@@ -209,7 +209,6 @@ fn best_node(
         .collect();
     state
         .feasible_nodes(spec)
-        .filter(|node| !wishes.busy_nodes.contains(&node.node.id))
         .map(|node| score(wishes, node, spec, &same_type))
         .min()
         .map(|score| score.node)
