@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::application::StopSignal;
 use common::id::InstanceId;
 use common::time::Span;
-use heart::shim::{LogLimits, ProcessIdentity, ProcessRecord, Spawner, Specification};
+use heart::shim::{LogLimits, ProcessIdentity, Spawner, Specification, Started};
 
 /// What is started: does nothing.
 const PROGRAM: &str = "/bin/true";
@@ -107,13 +107,9 @@ impl Bench {
         let run = self.place.join("run");
         self.specification(&[PROGRAM]).write(&run)?;
         let begin = Instant::now();
-        let shim = self.spawner.spawn(&run)?;
-        let record = ProcessRecord::read(&run)?;
+        let started = self.spawner.spawn(&run)?;
         let time = begin.elapsed();
-        if record.is_none() {
-            return Err("the application was not started".into());
-        }
-        wait_end(&shim)?;
+        wait_end(&running(started)?)?;
         Ok(time)
     }
 
@@ -138,7 +134,7 @@ impl Bench {
             let mut specification = self.specification(&["sleep", "1000"]);
             specification.log_directory = run.join("log");
             specification.write(&run)?;
-            shims.push((self.spawner.spawn(&run)?, run));
+            shims.push((running(self.spawner.spawn(&run)?)?, run));
         }
         let (mut private, mut proportional) = (0, 0);
         for (shim, _) in &shims {
@@ -172,6 +168,13 @@ impl Drop for Bench {
     fn drop(&mut self) {
         // Left behind in the temporary directory if it fails, which does no harm.
         fs::remove_dir_all(&self.place).ok();
+    }
+}
+
+fn running(started: Started) -> Result<ProcessIdentity, Box<dyn Error>> {
+    match started {
+        Started::Running(record) => Ok(record.shim),
+        Started::Failed { message, .. } => Err(message.into()),
     }
 }
 

@@ -16,9 +16,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::crash_point::{Crash, CrashPoint};
 use crate::failure::{failure, failure_of};
-use crate::shim::{
-    self, Ending, ExitRecord, ProcessIdentity, ProcessRecord, Spawner, Specification,
-};
+use crate::shim::{self, Ending, ProcessIdentity, ProcessRecord, Spawner, Specification, Started};
 
 /// Launches shims; cheap to clone.
 #[derive(Clone, Debug)]
@@ -64,24 +62,15 @@ fn launch(
     run_directory: &Path,
 ) -> Result<ProcessRecord, Failure> {
     let disk = |error: io::Error| {
-        let text = format!("the records of the process could not be written or read: {error}");
+        let text = format!("the specification of the process could not be written: {error}");
         failure(FailureCode::Disk, text)
     };
     specification.write(run_directory).map_err(disk)?;
-    spawner
-        .spawn(run_directory)
-        .map_err(|error| failure_of(FailureCode::LaunchFailed, &error))?;
-    if let Some(record) = ProcessRecord::read(run_directory).map_err(disk)? {
-        return Ok(record);
+    match spawner.spawn(run_directory) {
+        Ok(Started::Running(record)) => Ok(record),
+        Ok(Started::Failed { message, .. }) => Err(failure(FailureCode::LaunchFailed, message)),
+        Err(error) => Err(failure_of(FailureCode::LaunchFailed, &error)),
     }
-    let message = match ExitRecord::read(run_directory).map_err(disk)? {
-        Some(ExitRecord {
-            ending: Ending::LaunchFailed { message },
-            ..
-        }) => message,
-        Some(_) | None => "the shim ended without a word".to_owned(),
-    };
-    Err(failure(FailureCode::LaunchFailed, message))
 }
 
 /// Waits until nothing of the run is left.

@@ -40,7 +40,7 @@ use std::process::ExitCode;
 use rustix::process::{Signal, pidfd_send_signal};
 
 pub use process::ProcessIdentity;
-pub use record::{Ending, ExitRecord, ProcessRecord};
+pub use record::{Ending, ExitRecord, ProcessRecord, Started};
 pub use remains::kill_tree;
 pub use spawner::{SpawnError, Spawner};
 pub use specification::{LogLimits, Specification};
@@ -67,7 +67,7 @@ pub fn main(run_directory: &Path) -> ExitCode {
 
 fn run_here(run_directory: &Path) -> io::Result<()> {
     supervise::inherit_to_application()?;
-    supervise::run(run_directory, supervise::Prepared::new()?, None)
+    supervise::run(run_directory, supervise::Prepared::new()?, None, || {})
 }
 
 /// Asks a shim to stop its application; returns at once.

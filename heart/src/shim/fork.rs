@@ -1,12 +1,22 @@
-//! The system calls of the shim server that the compiler cannot vouch for.
+//! The system calls of shim and server that the compiler cannot vouch for.
 #![expect(
     unsafe_code,
-    reason = "fork and the disposition of signals concern the whole process"
+    reason = "fork, descriptors and the disposition of signals concern the whole process"
 )]
 
 use std::io;
+use std::ptr;
 
 use rustix::process::Pid;
+
+/// The last signal number of Linux.
+const LAST_SIGNAL: i32 = 64;
+
+/// The kernel's set of 64 signals.
+const KERNEL_SIGNAL_SET_BYTES: usize = 8;
+
+/// The kernel's `struct sigaction` for the default action, and some room.
+static DEFAULT_ACTION: [u64; 16] = [0; 16];
 
 /// Which of the two processes this is.
 pub(super) enum Forked {
@@ -34,8 +44,27 @@ pub(super) fn let_kernel_reap() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
-/// Lets this process reap its own children: a shim wants their status.
-pub(super) fn reap_here() {
-    // SAFETY: SIG_DFL is not a function; nothing of ours is called by the kernel.
-    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+/// Gives every signal its default action: what is ignored stays so across an execution.
+pub(super) fn reset_signals() {
+    for signal in 1..=LAST_SIGNAL {
+        // SAFETY: SIG_DFL with no flags and no mask is all zeros in every layout of the kernel's
+        // structure, and the buffer is larger than each. The C library's own function is not
+        // called because it keeps two signals for itself. SIGKILL and SIGSTOP answer with an error.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT_ACTION.as_ptr(),
+                ptr::null_mut::<u64>(),
+                KERNEL_SIGNAL_SET_BYTES,
+            );
+        }
+    }
+}
+
+/// Closes what this process was given beyond standard input, output and error.
+pub(super) fn close_leaked_descriptors() {
+    // SAFETY: called first of all, when this process has opened nothing, so nobody owns what is
+    // closed.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
 }

@@ -29,6 +29,21 @@ pub struct ProcessRecord {
     pub output_pipe: u64,
 }
 
+/// What became of a start: the answer of a shim to its spawner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Started {
+    /// The application has been executed; `process.json` follows at once.
+    Running(ProcessRecord),
+    /// It could not be executed; `exit.json` says so too, and the shim is about to end.
+    Failed {
+        /// The shim.
+        shim: ProcessIdentity,
+        /// What was tried and what the system answered.
+        message: String,
+    },
+}
+
 /// How a run ended; written when nothing of the application is left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitRecord {

@@ -22,8 +22,8 @@ use rustix::net::{
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::SERVER_DIRECTORY;
-use super::process::ProcessIdentity;
-use super::server::{REQUEST_MAX_BYTES, TAKEN};
+use super::record::Started;
+use super::server::REQUEST_MAX_BYTES;
 
 /// A server that died is replaced and asked again; when that one dies as well, it is no accident.
 const ATTEMPTS: usize = 3;
@@ -85,22 +85,20 @@ impl Spawner {
 
     /// Starts a shim on `run_directory`, which is absolute and holds a written specification.
     ///
-    /// Blocks (about a millisecond) until the application has been executed, and then
-    /// `process.json` exists, or until that has failed, and then `exit.json` exists. May be called
-    /// from several threads at once.
+    /// Blocks (less than a millisecond) until the application has been executed or that has failed.
+    /// May be called from several threads at once.
     ///
     /// # Errors
     /// When the shim itself could not do its work.
-    pub fn spawn(&self, run_directory: &Path) -> Result<ProcessIdentity, SpawnError> {
+    pub fn spawn(&self, run_directory: &Path) -> Result<Started, SpawnError> {
         if run_directory.as_os_str().len() >= REQUEST_MAX_BYTES {
             return Err(SpawnError::Ask(io::ErrorKind::InvalidFilename.into()));
         }
         for _ in 0..ATTEMPTS {
             let control = self.control()?;
-            if let Some(mut answer) = ask(&control, run_directory)? {
-                let mut identity = Vec::new();
-                answer.read_to_end(&mut identity).map_err(SpawnError::Ask)?;
-                return serde_json::from_slice(&identity).map_err(|_| SpawnError::ShimDied);
+            // A shim that died without an answer took its application with it, if it had one.
+            if let Some(answer) = ask(&control, run_directory)? {
+                return serde_json::from_slice(&answer).map_err(|_| SpawnError::ShimDied);
             }
             self.discard(&control);
         }
@@ -172,8 +170,8 @@ impl Drop for Server {
     }
 }
 
-/// Sends the request; `None` when it reached nobody and may be sent again.
-fn ask(control: &OwnedFd, run_directory: &Path) -> Result<Option<File>, SpawnError> {
+/// Sends the request and takes the answer; `None` when there will be none.
+fn ask(control: &OwnedFd, run_directory: &Path) -> Result<Option<Vec<u8>>, SpawnError> {
     let (answer, answer_sender) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|errno| SpawnError::Ask(errno.into()))?;
     let descriptors = [answer_sender.as_fd()];
@@ -196,19 +194,14 @@ fn ask(control: &OwnedFd, run_directory: &Path) -> Result<Option<File>, SpawnErr
         Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => return Ok(None),
         Err(errno) => return Err(SpawnError::Ask(errno.into())),
     }
-    // The shim alone holds it now, so its end is an end of file here.
+    // The shim alone holds it now, so its death is the end of the file here.
     drop(answer_sender);
     wait_readable(&answer)?;
-    let mut answer = File::from(answer);
-    let mut taken = [0_u8];
-    match answer.read(&mut taken) {
-        Ok(1) if taken == [TAKEN] => {
-            wait_readable(answer.as_fd())?;
-            Ok(Some(answer))
-        }
-        Ok(_) => Ok(None),
-        Err(error) => Err(SpawnError::Ask(error)),
-    }
+    let mut words = Vec::new();
+    File::from(answer)
+        .read_to_end(&mut words)
+        .map_err(SpawnError::Ask)?;
+    Ok(Some(words).filter(|words| !words.is_empty()))
 }
 
 fn wait_readable(descriptor: impl std::os::fd::AsFd) -> Result<(), SpawnError> {

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -17,11 +16,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 
+use super::launch::{self, Streams};
 use super::log::{Step, Writer};
 use super::process::ProcessIdentity;
-use super::record::{Ending, ExitRecord, ProcessRecord};
-use super::specification::StoredSpecification;
-use super::{launch, tree};
+use super::record::{Ending, ExitRecord, ProcessRecord, Started};
+use super::specification::{Specification, StoredSpecification};
+use super::{fork, tree};
 
 /// How long after a failed write of output the disk is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(1);
@@ -37,6 +37,12 @@ const APPLICATION_OUT_OF_MEMORY_SCORE: &str = "0";
 pub(crate) struct Prepared {
     signals: SignalFd,
     identity: ProcessIdentity,
+    /// Both ends of the pipe for the application's output, and its inode.
+    output: OwnedFd,
+    application_output: OwnedFd,
+    output_inode: u64,
+    /// What the application reads: nothing.
+    application_input: File,
 }
 
 impl Prepared {
@@ -45,33 +51,41 @@ impl Prepared {
     /// # Errors
     /// What the system answered.
     pub(crate) fn new() -> io::Result<Self> {
-        let signals = SigSet::from_iter([
+        fork::reset_signals();
+        let events = SigSet::from_iter([
             nix::sys::signal::SIGTERM,
             nix::sys::signal::SIGINT,
             nix::sys::signal::SIGHUP,
             nix::sys::signal::SIGCHLD,
         ]);
-        signals.thread_block()?;
+        events.thread_block()?;
+        // Not ignored, because the application would inherit that: an answer to a spawner that
+        // has been killed is an error of the write.
+        SigSet::from(nix::sys::signal::SIGPIPE).thread_block()?;
         // Fails only for a process that leads a group already, and then its spawner has seen to it.
         rustix::process::setsid().ok();
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         rustix::thread::set_name(c"pm-shim")?;
+        let (output, application_output) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         Ok(Self {
-            signals: SignalFd::with_flags(
-                &signals,
-                SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
-            )?,
+            signals: SignalFd::with_flags(&events, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
             identity: ProcessIdentity::current()?,
+            output_inode: rustix::fs::fstat(&output)?.st_ino,
+            output,
+            application_output,
+            application_input: File::open("/dev/null")?,
         })
     }
 }
 
-/// Sets on the calling process what applications inherit through it: no new privileges, and an
-/// ordinary place in the order of the out-of-memory killer.
+/// Sets on the calling process what applications inherit through it: no leaked descriptors, no new
+/// privileges, and an ordinary place in the order of the out-of-memory killer.
 ///
 /// # Errors
 /// What the system answered.
 pub(crate) fn inherit_to_application() -> io::Result<()> {
+    fork::close_leaked_descriptors();
     rustix::thread::set_no_new_privs(true)?;
     // A container may forbid to write it; then all processes keep what they were given.
     fs::write("/proc/self/oom_score_adj", APPLICATION_OUT_OF_MEMORY_SCORE).ok();
@@ -80,7 +94,7 @@ pub(crate) fn inherit_to_application() -> io::Result<()> {
 
 /// Runs what the run directory's specification says, until nothing of it is left.
 ///
-/// Tells `answer` the shim's identity as soon as one of the records is on disk.
+/// Tells `answer` as soon as the application has been executed, and then calls `answered`.
 ///
 /// # Errors
 /// When no record could be left; then nothing runs.
@@ -88,22 +102,26 @@ pub(crate) fn run(
     run_directory: &Path,
     prepared: Prepared,
     answer: Option<File>,
+    answered: impl FnOnce(),
 ) -> io::Result<()> {
-    let stored = StoredSpecification::read(run_directory)?;
     let shim = prepared.identity.clone();
-    let mut supervision = match Supervision::begin(&stored, prepared) {
+    let started = StoredSpecification::read(run_directory)
+        .map_err(|error| format!("the specification could not be read: {error}"))
+        .and_then(|stored| Supervision::begin(stored, prepared, run_directory));
+    let mut supervision = match started {
         Ok(supervision) => supervision,
         Err(message) => {
-            exit_record(Ending::LaunchFailed { message }, false, 0).write(run_directory)?;
-            tell(answer, &shim);
+            let failure = Ending::LaunchFailed {
+                message: message.clone(),
+            };
+            exit_record(failure, false, 0).write(run_directory)?;
+            tell(answer, &Started::Failed { shim, message });
             return Ok(());
         }
     };
-    if let Err(error) = supervision.record(run_directory, &shim) {
-        supervision.clean_up();
-        return Err(error);
-    }
-    tell(answer, &shim);
+    tell(answer, &Started::Running(supervision.record.clone()));
+    answered();
+    supervision.write_record();
     // Needs a privilege that a developer's machine does not give; then the score stays ordinary.
     fs::write("/proc/self/oom_score_adj", SHIM_OUT_OF_MEMORY_SCORE).ok();
     let ending = supervision.wait();
@@ -114,21 +132,25 @@ pub(crate) fn run(
 }
 
 /// A spawner that has been killed meanwhile does not hear it; the application runs all the same.
-fn tell(answer: Option<File>, shim: &ProcessIdentity) {
+fn tell(answer: Option<File>, started: &Started) {
     if let Some(mut answer) = answer {
-        let identity = serde_json::to_vec(shim).unwrap_or_default();
-        answer.write_all(&identity).ok();
+        let words = serde_json::to_vec(started).unwrap_or_default();
+        answer.write_all(&words).ok();
     }
 }
 
 /// An application that runs and is watched.
 struct Supervision<'a> {
-    stored: &'a StoredSpecification,
+    run_directory: &'a Path,
+    specification: Specification,
     application: Pid,
+    record: ProcessRecord,
+    /// False while the disk has not taken the record.
+    is_recorded: bool,
     /// The read end of the application's output; none once everyone has closed the other end.
     output: Option<OwnedFd>,
-    output_inode: u64,
-    writer: Writer,
+    /// The log, once there is output for it.
+    writer: Option<Writer>,
     signals: SignalFd,
     /// Set when the main process has been reaped.
     ending: Option<Ending>,
@@ -136,41 +158,37 @@ struct Supervision<'a> {
     has_children: bool,
     /// Set when a stop has been requested: when the grace ends.
     deadline: Option<Instant>,
-    /// Set when the disk took no output: when to try again.
+    /// Set when the disk took no record or output: when to try again.
     disk_retry: Option<Instant>,
 }
 
 impl<'a> Supervision<'a> {
     /// Launches the application; an error is a sentence for the user.
-    fn begin(stored: &'a StoredSpecification, prepared: Prepared) -> Result<Self, String> {
-        let specification = &stored.specification;
-        let writer = Writer::open(&specification.log_directory, specification.log_limits).map_err(
-            |error| {
-                format!(
-                    "the log {} could not be opened: {error}",
-                    specification.log_directory.display()
-                )
-            },
-        )?;
-        let (output, application_end) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-                .map_err(|error| format!("no pipe for the output: {error}"))?;
-        let output_inode = File::from(output.try_clone().map_err(|error| error.to_string())?)
-            .metadata()
-            .map_err(|error| error.to_string())?
-            .ino();
-
-        let child = launch::launch(stored, application_end).map_err(|error| {
-            let program = specification.arguments.first().map_or("", String::as_str);
-            let directory = specification.directory.display();
-            format!("`{program}` could not be executed in {directory}: {error}")
-        })?;
+    fn begin(
+        stored: StoredSpecification,
+        prepared: Prepared,
+        run_directory: &'a Path,
+    ) -> Result<Self, String> {
+        let streams = Streams {
+            input: prepared.application_input.as_fd(),
+            output: prepared.application_output.as_fd(),
+        };
+        let application = launch::launch(&stored, streams)?;
+        // It may have ended already, and is known all the same until it is reaped.
+        let identity = ProcessIdentity::of(application.as_raw_nonzero().get().unsigned_abs())
+            .map_err(|error| format!("the process could not be identified: {error}"))?;
         Ok(Self {
-            stored,
-            application: Pid::from_child(&child),
-            output: Some(output),
-            output_inode,
-            writer,
+            run_directory,
+            specification: stored.specification,
+            application,
+            record: ProcessRecord {
+                shim: prepared.identity,
+                application: identity,
+                output_pipe: prepared.output_inode,
+            },
+            is_recorded: false,
+            output: Some(prepared.output),
+            writer: None,
             signals: prepared.signals,
             ending: None,
             has_children: true,
@@ -179,15 +197,12 @@ impl<'a> Supervision<'a> {
         })
     }
 
-    /// Leaves the record of the processes.
-    fn record(&self, run_directory: &Path, shim: &ProcessIdentity) -> io::Result<()> {
-        let application = self.application.as_raw_nonzero().get().unsigned_abs();
-        ProcessRecord {
-            shim: shim.clone(),
-            application: ProcessIdentity::of(application)?,
-            output_pipe: self.output_inode,
+    /// Leaves the record of the processes, now or when the disk takes it.
+    fn write_record(&mut self) {
+        match self.record.write(self.run_directory) {
+            Ok(()) => self.is_recorded = true,
+            Err(_) => self.disk_retry = Some(Instant::now() + DISK_RETRY),
         }
-        .write(run_directory)
     }
 
     /// Watches until the main process has ended, or until a stop's grace has.
@@ -221,6 +236,9 @@ impl<'a> Supervision<'a> {
         let now = Instant::now();
         if self.disk_retry.is_some_and(|retry| retry <= now) {
             self.disk_retry = None;
+            if !self.is_recorded {
+                self.write_record();
+            }
         }
         let wake = [self.deadline, self.disk_retry]
             .into_iter()
@@ -262,7 +280,7 @@ impl<'a> Supervision<'a> {
     }
 
     fn begin_stop(&mut self) {
-        let specification = &self.stored.specification;
+        let specification = &self.specification;
         let signal = stop_signal(specification.stop_signal);
         let grace = if signal == Signal::KILL {
             Duration::ZERO
@@ -277,12 +295,29 @@ impl<'a> Supervision<'a> {
     }
 
     fn take_output(&mut self) {
-        let Some(output) = &self.output else { return };
-        match self.writer.take_from(output.as_fd()) {
+        match self.move_output() {
             Ok(Step::Moved | Step::Empty) => {}
             Ok(Step::Ended) => self.output = None,
             Err(_) => self.disk_retry = Some(Instant::now() + DISK_RETRY),
         }
+    }
+
+    /// One step from the pipe into the log, which is opened when first needed.
+    fn move_output(&mut self) -> io::Result<Step> {
+        let Some(output) = &self.output else {
+            return Ok(Step::Ended);
+        };
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => {
+                let specification = &self.specification;
+                self.writer.insert(Writer::open(
+                    &specification.log_directory,
+                    specification.log_limits,
+                )?)
+            }
+        };
+        writer.take_from(output.as_fd())
     }
 
     /// Takes the status of every child that has ended, adopted ones included.
@@ -317,12 +352,14 @@ impl<'a> Supervision<'a> {
 
     /// Moves what is still in the pipe; answers how many bytes the disk did not take.
     fn drain_output(&mut self) -> u64 {
-        let Some(output) = &self.output else { return 0 };
         loop {
-            match self.writer.take_from(output.as_fd()) {
+            match self.move_output() {
                 Ok(Step::Moved) => {}
                 Ok(Step::Empty | Step::Ended) => return 0,
-                Err(_) => return rustix::io::ioctl_fionread(output).unwrap_or(0),
+                Err(_) => {
+                    let left = self.output.as_ref().map(rustix::io::ioctl_fionread);
+                    return left.and_then(Result::ok).unwrap_or(0);
+                }
             }
         }
     }

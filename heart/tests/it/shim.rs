@@ -11,7 +11,7 @@ use common::application::StopSignal;
 use common::id::InstanceId;
 use common::time::Span;
 use heart::shim::{
-    Ending, ExitRecord, LogLimits, ProcessIdentity, ProcessRecord, Spawner, Specification,
+    Ending, ExitRecord, LogLimits, ProcessIdentity, ProcessRecord, Spawner, Specification, Started,
     kill_tree, log, request_stop,
 };
 
@@ -268,6 +268,9 @@ fn many_cycles_leave_nothing() {
     let specification = run.shell("exit 0");
     run.start(&specification);
     run.wait_exit();
+    // The server and two shims that wait.
+    let is_at_rest = || descendants(std::process::id()).len() == 3;
+    eventually("the server is at rest", is_at_rest);
     let server = server_of_this_process();
     let baseline = (descriptors(std::process::id()), descriptors(server));
 
@@ -278,8 +281,7 @@ fn many_cycles_leave_nothing() {
 
     assert_eq!(server_of_this_process(), server);
     eventually("everything is closed and reaped", || {
-        (descriptors(std::process::id()), descriptors(server)) == baseline
-            && descendants(std::process::id()).len() == 2
+        (descriptors(std::process::id()), descriptors(server)) == baseline && is_at_rest()
     });
     assert_eq!(run.leftovers(), Vec::<String>::new());
 }
@@ -388,7 +390,12 @@ impl Run {
 
     fn start(&self, specification: &Specification) {
         specification.write(&self.records()).unwrap();
-        self.spawner.spawn(&self.records()).unwrap();
+        match self.spawner.spawn(&self.records()).unwrap() {
+            Started::Running(record) => eventually("the record is on disk", || {
+                ProcessRecord::read(&self.records()).unwrap().as_ref() == Some(&record)
+            }),
+            Started::Failed { .. } => {}
+        }
     }
 
     fn process(&self) -> ProcessRecord {
