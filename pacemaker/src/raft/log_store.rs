@@ -9,6 +9,7 @@
 
 mod disk;
 mod tail;
+mod writer;
 
 use std::fmt::Debug;
 use std::io;
@@ -20,8 +21,9 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use tokio::sync::{mpsc, oneshot};
 
-use self::disk::{Disk, Write, WriterThread};
+use self::disk::Disk;
 use self::tail::Tail;
+use self::writer::{Write, WriterThread};
 use crate::metrics::Metrics;
 use crate::raft::types::{self, Entry, LogId, StoredLogId, StoredVote, TypeConfig, Vote};
 

@@ -15,7 +15,9 @@ use crate::small_disk::SmallDisk;
 /// Pushes of the same package at once.
 const PUSHERS: usize = 20;
 /// Room on the small disk, bytes.
-const SMALL_DISK_BYTES: usize = 2 * 1024 * 1024;
+const SMALL_DISK_BYTES: usize = 1024 * 1024;
+/// The grain in which a tmpfs gives room.
+const PAGE_BYTES: usize = 4096;
 
 #[tokio::test]
 async fn package_is_stored_and_comes_back() {
@@ -167,27 +169,41 @@ async fn full_disk_refuses_a_package_whole_and_clearly() {
     };
     let pacemaker = Pacemaker::start_with(config(directory.path())).await;
     let client = pacemaker.node();
-    let (small_file, small) = package(&noise(100_000));
+    let content = noise(PAGE_BYTES * 100);
+    let (file, package) = package(&content);
+    let filler = packages.join("filler");
 
-    // The disk ends at a different byte of the upload each time.
-    for step in 1..=20 {
-        let content = noise(SMALL_DISK_BYTES + step * 4_097);
-        let (_file, package) = package(&content);
-        let answer = put(&pacemaker, &package, 0, content).await;
-        assert_eq!(problem(answer).await, (507, "storage_full".to_owned()));
-        assert_eq!(files(&packages), Vec::<PathBuf>::new(), "nothing is left");
+    // Each time the disk ends one page later in the upload, at last in the flush or the rename.
+    for free_pages in 0..100 {
+        std::fs::write(&filler, vec![1; SMALL_DISK_BYTES + PAGE_BYTES]).unwrap_err();
+        let filled = std::fs::metadata(&filler).unwrap().len();
+        let keep = filled - (PAGE_BYTES * free_pages) as u64;
+        std::fs::File::options()
+            .write(true)
+            .open(&filler)
+            .unwrap()
+            .set_len(keep)
+            .unwrap();
+        let answer = put(&pacemaker, &package, 0, content.clone()).await;
+        assert_eq!(
+            problem(answer).await,
+            (507, "storage_full".to_owned()),
+            "{free_pages}"
+        );
+        assert_eq!(files(&packages), [filler.as_path()], "nothing is left");
         assert_eq!(
             client.stored_package(&package.digest).await.unwrap(),
             Stored::Part(0)
         );
     }
 
+    std::fs::remove_file(&filler).unwrap();
     client
-        .upload_package(&small, small_file.path(), &|_| ())
+        .upload_package(&package, file.path(), &|_| ())
         .await
         .unwrap();
     assert_eq!(
-        client.stored_package(&small.digest).await.unwrap(),
+        client.stored_package(&package.digest).await.unwrap(),
         Stored::Whole
     );
 }

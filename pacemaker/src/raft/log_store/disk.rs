@@ -1,27 +1,24 @@
-//! The log's file and the thread that writes it.
+//! The log's file: opening it, checking it, and reading it.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use openraft::storage::IOFlushed;
-use prometheus_client::metrics::histogram::Histogram;
 use redb::{
     Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition,
 };
-use tokio::sync::{mpsc, oneshot};
 
-use super::tail::{EncodedEntry, Tail};
-use crate::raft::types::{self, Entry, StoredLogId, StoredVote, TypeConfig, damaged};
+use super::tail::Tail;
+use crate::files::sync_directory;
+use crate::raft::types::{self, Entry, StoredLogId, StoredVote, damaged};
 
-const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-const VOTE: &str = "vote";
-const COMMITTED: &str = "committed";
-const PURGED: &str = "purged";
+pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+pub(super) const VOTE: &str = "vote";
+pub(super) const COMMITTED: &str = "committed";
+pub(super) const PURGED: &str = "purged";
 const FORMAT: &str = "format";
 
 /// The layout of the file that this release reads and writes.
@@ -30,8 +27,6 @@ const FORMAT_VERSION: &[u8] = b"1";
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
 /// Time between two looks at a file that is in use.
 const BUSY_INTERVAL: Duration = Duration::from_millis(20);
-/// Writes that go into one transaction: bounds how long the first of them waits.
-const BATCH_LENGTH: usize = 1024;
 /// The page cache of the store, which is read only at start and past the tail.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -74,7 +69,7 @@ pub(crate) enum OpenError {
 
 /// The file.
 pub(super) struct Disk {
-    database: Database,
+    pub(super) database: Database,
 }
 
 impl fmt::Debug for Disk {
@@ -178,12 +173,12 @@ fn open_checked(path: &Path) -> Result<Database, OpenError> {
         path: path.to_owned(),
         source,
     };
-    let is_new = !path.try_exists().map_err(fail)?;
+    if !path.try_exists().map_err(fail)? {
+        return create(path).map_err(fail);
+    }
     let started = Instant::now();
     let mut database = loop {
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
-        match builder.create(path) {
+        match builder().open(path) {
             Ok(database) => break database,
             Err(DatabaseError::DatabaseAlreadyOpen) if started.elapsed() < BUSY_PATIENCE => {
                 #[expect(
@@ -211,9 +206,7 @@ fn open_checked(path: &Path) -> Result<Database, OpenError> {
             }
         }
     };
-    if is_new {
-        create_tables(&database).map_err(fail)?;
-    } else if !matches!(database.check_integrity(), Ok(true)) {
+    if !matches!(database.check_integrity(), Ok(true)) {
         return Err(OpenError::Damaged {
             path: path.to_owned(),
             source: damaged("pages of it do not match their checks"),
@@ -222,7 +215,19 @@ fn open_checked(path: &Path) -> Result<Database, OpenError> {
     Ok(database)
 }
 
-fn create_tables(database: &Database) -> io::Result<()> {
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// Makes an empty log under another name first: one that is half made is never taken for damaged.
+fn create(path: &Path) -> io::Result<Database> {
+    let temporary = path.with_extension("new");
+    if temporary.try_exists()? {
+        std::fs::remove_file(&temporary)?;
+    }
+    let database = builder().create(&temporary).map_err(io::Error::other)?;
     let mut transaction = database.begin_write().map_err(io::Error::other)?;
     transaction
         .set_durability(Durability::Immediate)
@@ -233,159 +238,10 @@ fn create_tables(database: &Database) -> io::Result<()> {
         meta.insert(FORMAT, FORMAT_VERSION)
             .map_err(io::Error::other)?;
     }
-    transaction.commit().map_err(io::Error::other)
-}
-
-/// One thing to be written, in the order of the queue.
-pub(super) enum Write {
-    /// Entries at the end.
-    Append {
-        /// The number that [`Tail::append`] gave.
-        write: u64,
-        /// What goes to the disk.
-        records: Vec<EncodedEntry>,
-        /// Told when they are there.
-        done: IOFlushed<TypeConfig>,
-    },
-    /// A vote.
-    Vote {
-        /// Encoded.
-        record: Vec<u8>,
-        /// Told when it is there.
-        done: oneshot::Sender<io::Result<()>>,
-    },
-    /// Entries from the end.
-    Truncate {
-        /// The first that goes.
-        from: u64,
-    },
-    /// Entries from the front.
-    Purge {
-        /// The last that goes.
-        to: u64,
-        /// The encoded log id of it.
-        record: Vec<u8>,
-    },
-    /// What is committed; waits for the next other write, because it only saves time at a restart.
-    Committed {
-        /// The encoded log id.
-        record: Vec<u8>,
-    },
-}
-
-/// The thread that writes.
-pub(super) struct WriterThread {
-    pub(super) disk: Arc<Disk>,
-    pub(super) tail: Arc<Mutex<Tail>>,
-    pub(super) waiting: mpsc::Receiver<Write>,
-    pub(super) flush_seconds: Histogram,
-}
-
-impl WriterThread {
-    /// Writes until the last log store is gone.
-    ///
-    /// After an error nothing is written any more: what is on disk is then unknown, every waiter
-    /// hears of it, and openraft stops for good.
-    pub(super) fn run(mut self) {
-        let mut failed: Option<String> = None;
-        let mut committed: Option<Vec<u8>> = None;
-        let mut batch = Vec::new();
-        while let Some(first) = self.waiting.blocking_recv() {
-            batch.push(first);
-            while batch.len() < BATCH_LENGTH {
-                let Ok(next) = self.waiting.try_recv() else {
-                    break;
-                };
-                batch.push(next);
-            }
-            let is_empty = batch
-                .iter()
-                .all(|write| matches!(write, Write::Committed { .. }));
-            for write in &batch {
-                if let Write::Committed { record } = write {
-                    committed = Some(record.clone());
-                }
-            }
-            if failed.is_none() && !is_empty {
-                let started = Instant::now();
-                if let Err(error) = self.commit(&batch, committed.take().as_deref()) {
-                    tracing::error!(%error, "writing the log failed; nothing more is written");
-                    failed = Some(error.to_string());
-                }
-                self.flush_seconds.observe(started.elapsed().as_secs_f64());
-            }
-            self.answer(batch.drain(..), failed.as_deref());
-        }
-        if failed.is_none()
-            && committed.is_some()
-            && let Err(error) = self.commit(&[], committed.as_deref())
-        {
-            tracing::warn!(%error, "noting what is committed failed; a restart takes longer");
-        }
+    transaction.commit().map_err(io::Error::other)?;
+    std::fs::rename(&temporary, path)?;
+    if let Some(directory) = path.parent() {
+        sync_directory(directory)?;
     }
-
-    fn commit(&self, batch: &[Write], committed: Option<&[u8]>) -> io::Result<()> {
-        let mut transaction = self.disk.database.begin_write().map_err(io::Error::other)?;
-        transaction
-            .set_durability(Durability::Immediate)
-            .map_err(io::Error::other)?;
-        {
-            let mut log = transaction.open_table(LOG).map_err(io::Error::other)?;
-            let mut meta = transaction.open_table(META).map_err(io::Error::other)?;
-            for write in batch {
-                match write {
-                    Write::Append { records, .. } => {
-                        for (index, bytes) in records {
-                            log.insert(*index, &**bytes).map_err(io::Error::other)?;
-                        }
-                    }
-                    Write::Vote { record, .. } => {
-                        meta.insert(VOTE, record.as_slice())
-                            .map_err(io::Error::other)?;
-                    }
-                    Write::Truncate { from } => {
-                        log.retain_in(*from.., |_, _| false)
-                            .map_err(io::Error::other)?;
-                    }
-                    Write::Purge { to, record } => {
-                        log.retain_in(..=*to, |_, _| false)
-                            .map_err(io::Error::other)?;
-                        meta.insert(PURGED, record.as_slice())
-                            .map_err(io::Error::other)?;
-                    }
-                    Write::Committed { .. } => {}
-                }
-            }
-            if let Some(record) = committed {
-                meta.insert(COMMITTED, record).map_err(io::Error::other)?;
-            }
-        }
-        transaction.commit().map_err(io::Error::other)
-    }
-
-    fn answer(&self, batch: impl Iterator<Item = Write>, failed: Option<&str>) {
-        let result = || match failed {
-            Some(why) => Err(io::Error::other(why.to_owned())),
-            None => Ok(()),
-        };
-        for write in batch {
-            match write {
-                Write::Append { write, done, .. } => {
-                    if failed.is_none() {
-                        let mut tail = self.tail.lock();
-                        if let Ok(tail) = &mut tail {
-                            tail.durable(write);
-                        }
-                    }
-                    done.io_completed(result());
-                }
-                Write::Vote { done, .. } => {
-                    if done.send(result()).is_err() {
-                        tracing::debug!("nobody waits for a vote any more");
-                    }
-                }
-                Write::Truncate { .. } | Write::Purge { .. } | Write::Committed { .. } => {}
-            }
-        }
-    }
+    Ok(database)
 }
