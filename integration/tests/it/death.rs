@@ -304,15 +304,16 @@ async fn a_follower_that_is_interrupted_leaves_the_job_alone() -> Result<()> {
     let gate = dev.directory().join("gate");
     let wait = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
     application.startup(&[&wait])?;
+    let said = dev.directory().join("following");
     let mut following = tokio::process::Command::new(integration::pm_program()?)
         .args(["deploy", application.argument()?])
         .env("XDG_CONFIG_HOME", dev.directory().join("config"))
         .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::piped())
+        .stderr(std::fs::File::create(&said)?)
         .spawn()?;
-    eventually("the deployment is under way", || async {
-        let jobs = dev.client().ok()?.jobs(None, 1).await.ok()?;
-        (!jobs.is_empty()).then_some(())
+    eventually("pm deploy follows the job", || async {
+        let text = std::fs::read_to_string(&said).ok()?;
+        text.contains("  place ").then_some(())
     })
     .await?;
     let pid = following.id().context("pm deploy runs")?;
@@ -321,6 +322,8 @@ async fn a_follower_that_is_interrupted_leaves_the_job_alone() -> Result<()> {
     let status = tokio::time::timeout(Duration::from_secs(10), following.wait()).await??;
 
     ensure!(status.code() == Some(130), "{status}");
+    let text = std::fs::read_to_string(&said)?;
+    ensure!(text.contains("pm job follow 1"), "{text}");
     std::fs::write(&gate, "")?;
     dev.pm(&["job", "follow", "1"]).await?.success()?;
     assert_eq!(body(&dev, "patient").await?, "body");
