@@ -51,12 +51,7 @@ fn run_heart(file: &Path) -> Result<(), Box<dyn Error>> {
         .init();
     let told: Told = serde_json::from_slice(&std::fs::read(file)?)?;
     let client = Client::new(&[told.pacemaker], "token")?;
-    let mut config = Config::new(
-        NodeId(told.node),
-        told.data_dir,
-        told.shim_program,
-        client,
-    );
+    let mut config = Config::new(NodeId(told.node), told.data_dir, told.shim_program, client);
     config.node_tags = BTreeMap::new();
     config.ports = told.ports.0..=told.ports.1;
     config.fence_exclusive = told.fence_exclusive;

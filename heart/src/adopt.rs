@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,8 +21,9 @@ use crate::local::{Condition, Entry, Held, delay_before_restart};
 use crate::runs;
 use crate::shim::{self, ExitRecord, ProcessIdentity, ProcessRecord};
 
-/// How long a shim that has just been started by a heart that died may take to say what it runs.
-const SHIM_BEGINS_WITHIN: Duration = Duration::from_secs(5);
+/// How long a shim that was asked for by a heart that died may take to say what it runs: it takes a
+/// millisecond.
+const SHIM_BEGINS_WITHIN: Duration = Duration::from_millis(500);
 
 /// The pause between two looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
@@ -89,6 +89,7 @@ fn adopt_instance(
     let directory = directories.instance(id);
     end_run(&directory.startup(), id)?;
     let found = find_run(&directory.run(), id)?;
+    let has_passed = runs::has_passed(&directory.run(), entry.runs);
     let is_lost = entry.boot_id != boot_id && !entry.is_synced;
     entry.is_laid_out = entry.is_laid_out && !is_lost && directory.code().is_dir();
     if entry.is_laid_out {
@@ -99,7 +100,7 @@ fn adopt_instance(
     let (condition, failure) = match found {
         Found::Alive(process) => {
             tracing::info!(instance = %id, pid = process.application.pid, "adopted a process");
-            let condition = if entry.has_passed {
+            let condition = if has_passed {
                 Condition::Running {
                     process,
                     since: Moment(0),
@@ -128,7 +129,7 @@ fn adopt_instance(
         held.entry.failure = Some(failure);
     }
     if is_over && held.entry.failure.is_some() {
-        let delay = delay_before_restart(held.entry.restarts, held.entry.has_passed);
+        let delay = delay_before_restart(held.entry.restarts, has_passed);
         held.retry_at = Some(Moment(0).after(delay));
     }
     Ok(held)
@@ -172,7 +173,10 @@ fn remove_strays(
 /// Ends and removes all builds: one that is still assigned is done again.
 fn remove_builds(directories: &Directories) -> Result<(), Error> {
     for path in list(&directories.builds())? {
-        end_run(&WorkDirectory::at(path.clone()).run(), crate::build::NO_INSTANCE)?;
+        end_run(
+            &WorkDirectory::at(path.clone()).run(),
+            crate::build::NO_INSTANCE,
+        )?;
         remove_if_present(&path).map_err(|source| Error::Read { path, source })?;
     }
     Ok(())
@@ -203,45 +207,46 @@ fn find_run(run_directory: &Path, id: InstanceId) -> Result<Found, Error> {
         path: run_directory.to_owned(),
         source,
     };
-    if !run_directory.is_dir() {
-        return Ok(Found::Nothing);
-    }
     let begin = Instant::now();
-    let mut shim = None;
-    let mut is_first_look = true;
     loop {
         let process = ProcessRecord::read(run_directory).map_err(read)?;
         let exit = ExitRecord::read(run_directory).map_err(read)?;
         match (process, exit) {
             (_, Some(exit)) => return Ok(Found::Ended(Some(exit))),
             (Some(process), None) if process.shim.is_alive() => return Ok(Found::Alive(process)),
-            (Some(process), None) => {
-                if is_of_this_boot(&process.shim) {
-                    kill(run_directory, id)?;
-                }
-                return Ok(Found::Ended(None));
-            }
+            (Some(process), None) => return lost_shim(run_directory, id, &process),
             (None, None) => {}
         }
-        if is_first_look {
-            is_first_look = false;
-            // After this the records are looked at again: a shim that is gone has left one, or none.
-            shim = find_shim(run_directory).map_err(read)?;
-            continue;
-        }
-        let is_beginning = shim.as_ref().is_some_and(ProcessIdentity::is_alive);
-        if !is_beginning {
-            kill(run_directory, id)?;
+        // Either nothing was ever started, or a shim is just about to leave its record.
+        let specification = run_directory.join("specification.json");
+        if !specification.exists() {
             return Ok(Found::Nothing);
         }
         if begin.elapsed() > SHIM_BEGINS_WITHIN {
-            if let Some(shim) = &shim {
-                shim::request_stop(shim).map_err(read)?;
-            }
-            return Err(read(io::Error::from(io::ErrorKind::TimedOut)));
+            kill(run_directory, id)?;
+            // A shim that is later still finds nothing to do.
+            remove_if_present(&specification).map_err(read)?;
+            return Ok(Found::Nothing);
         }
         pause();
     }
+}
+
+/// The run of a shim that is gone and left no word of the end.
+fn lost_shim(
+    run_directory: &Path,
+    id: InstanceId,
+    process: &ProcessRecord,
+) -> Result<Found, Error> {
+    // It may have ended, in order, between the two looks.
+    let exit = ExitRecord::read(run_directory).map_err(|source| Error::Read {
+        path: run_directory.to_owned(),
+        source,
+    })?;
+    if exit.is_none() && is_of_this_boot(&process.shim) {
+        kill(run_directory, id)?;
+    }
+    Ok(Found::Ended(exit))
 }
 
 fn is_of_this_boot(shim: &ProcessIdentity) -> bool {
@@ -253,24 +258,6 @@ fn kill(run_directory: &Path, id: InstanceId) -> Result<(), Error> {
         path: run_directory.to_owned(),
         source,
     })
-}
-
-/// Finds the shim of a run by its command line: a heart that died in this moment could not record it.
-fn find_shim(run_directory: &Path) -> io::Result<Option<ProcessIdentity>> {
-    let wanted = run_directory.as_os_str().as_bytes();
-    for entry in fs::read_dir("/proc")? {
-        let entry = entry?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let Ok(command_line) = fs::read(entry.path().join("cmdline")) else {
-            continue;
-        };
-        if command_line.split(|byte| *byte == 0).any(|word| word == wanted) {
-            return Ok(ProcessIdentity::of(pid).ok());
-        }
-    }
-    Ok(None)
 }
 
 #[expect(

@@ -93,10 +93,11 @@ impl Shared {
         self.run_commands(assigned, directory, cancelled).await?;
         let (code, file) = (directory.code(), directory.root().join("package"));
         let packed = file.clone();
-        let package = tokio::task::spawn_blocking(move || package::pack(&code, &packed, EXCLUDED_NAMES))
-            .await
-            .map_err(|error| failure_of(FailureCode::Disk, &error))?
-            .map_err(|error| failure_of(FailureCode::Disk, &error))?;
+        let package =
+            tokio::task::spawn_blocking(move || package::pack(&code, &packed, EXCLUDED_NAMES))
+                .await
+                .map_err(|error| failure_of(FailureCode::Disk, &error))?
+                .map_err(|error| failure_of(FailureCode::Disk, &error))?;
         tokio::select! {
             uploaded = self.upload(&package, file) => uploaded?,
             () = cancelled.cancelled() => return Err(given_up()),

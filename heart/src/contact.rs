@@ -3,14 +3,30 @@
 //! Moments are those at which a request was *sent*: the pacemaker cannot have received it earlier, so
 //! its own count of the node's TTL began later than ours, and ours ends first.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use common::id::NodeId;
 use common::time::Span;
+use pacemaker_client::Client;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
+use crate::crash_point::Crash;
+use crate::directories::Directories;
 use crate::local::Fence;
+
+/// What the two tasks that talk to pacemakers need.
+#[derive(Clone, Debug)]
+pub(crate) struct Talking {
+    pub(crate) node: NodeId,
+    pub(crate) client: Client,
+    pub(crate) directories: Directories,
+    pub(crate) contact: Arc<Contact>,
+    pub(crate) clock: Clock,
+    pub(crate) crash: Crash,
+    pub(crate) shutdown: CancellationToken,
+}
 
 /// What the tasks that talk to pacemakers tell the loop.
 #[derive(Debug, Default)]
@@ -82,8 +98,7 @@ impl FenceRule {
         self.fence = if now.since(heard.acknowledged) > ttl {
             self.lost_at = now;
             Fence::Closed
-        } else if self.fence == Fence::Open
-            || heard.confirmed.is_some_and(|at| at >= self.lost_at)
+        } else if self.fence == Fence::Open || heard.confirmed.is_some_and(|at| at >= self.lost_at)
         {
             Fence::Open
         } else {

@@ -61,11 +61,8 @@ impl Crash {
     /// Kills this process when `point` is the armed one.
     pub(crate) fn at(self, point: CrashPoint) {
         if self.0 == Some(point) {
-            rustix::process::kill_process(
-                rustix::process::getpid(),
-                rustix::process::Signal::KILL,
-            )
-            .expect("a process may always kill itself");
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+                .expect("a process may always kill itself");
         }
     }
 }

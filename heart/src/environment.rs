@@ -105,7 +105,10 @@ fn platform(
         .iter()
         .map(|(name, credentials)| (name.clone(), credentials.clone()))
         .collect();
-    environment.insert("PM_SERVICES".to_owned(), Value::Object(services).to_string());
+    environment.insert(
+        "PM_SERVICES".to_owned(),
+        Value::Object(services).to_string(),
+    );
 }
 
 #[cfg(test)]
@@ -173,12 +176,7 @@ mod tests {
 
     #[test]
     fn a_standalone_process_has_no_port() {
-        let environment = of_instance(
-            &samples::instance(1),
-            None,
-            &BTreeMap::new(),
-            &directory(),
-        );
+        let environment = of_instance(&samples::instance(1), None, &BTreeMap::new(), &directory());
 
         assert!(!environment.contains_key("PM_PORT"));
         assert!(!environment.contains_key("PORT"));

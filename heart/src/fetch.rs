@@ -199,7 +199,9 @@ impl Packages {
                 }
             };
             crash.at(CrashPoint::AfterUnpack);
-            About::new(&summary, boot_id).write(&partial).map_err(disk)?;
+            About::new(&summary, boot_id)
+                .write(&partial)
+                .map_err(disk)?;
             std::fs::rename(&partial, &target).map_err(disk)?;
             crash.at(CrashPoint::AfterRename);
             std::fs::remove_file(&file).map_err(disk)

@@ -12,14 +12,10 @@ use std::time::Duration;
 
 use common::assignment::Assignment;
 use common::id::{Generation, NodeId};
-use pacemaker_client::Client;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::contact::Contact;
-use crate::crash_point::{Crash, CrashPoint};
-use crate::directories::Directories;
+use crate::contact::Talking;
+use crate::crash_point::CrashPoint;
 use crate::failure::chain;
 
 /// The first pause after a question that nobody answered; each is twice the last …
@@ -30,15 +26,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Follows the assignment until the heart shuts down.
 #[derive(Debug)]
 pub(crate) struct Follower {
-    pub(crate) node: NodeId,
-    pub(crate) client: Client,
-    pub(crate) directories: Directories,
-    pub(crate) contact: Arc<Contact>,
-    pub(crate) clock: Clock,
-    pub(crate) crash: Crash,
+    pub(crate) talking: Talking,
     /// The newest assignment; a level, so that the loop may skip what is older.
     pub(crate) newest: watch::Sender<Option<Arc<Assignment>>>,
-    pub(crate) shutdown: CancellationToken,
 }
 
 impl Follower {
@@ -53,28 +43,33 @@ impl Follower {
             } else {
                 Generation(0)
             };
-            let sent = self.clock.now();
+            let sent = self.talking.clock.now();
             let answer = tokio::select! {
-                () = self.shutdown.cancelled() => return,
-                () = self.contact.confirm.notified(), if is_confirmed => {
+                () = self.talking.shutdown.cancelled() => return,
+                () = self.talking.contact.confirm.notified(), if is_confirmed => {
                     is_confirmed = false;
                     continue;
                 }
-                answer = self.client.watch_assignment(self.node, after) => answer,
+                answer = self.talking.client.watch_assignment(self.talking.node, after) => answer,
             };
             match answer {
                 Ok(assignment) => {
                     if let Some(assignment) = assignment {
                         self.take(assignment).await;
                     }
-                    self.contact.note_confirmed(sent);
+                    self.talking.contact.note_confirmed(sent);
                     is_confirmed = true;
                     pause = FIRST_PAUSE;
                 }
                 Err(error) => {
-                    tracing::debug!(error = chain(&error), "asking for the assignment");
+                    if pause == FIRST_PAUSE {
+                        tracing::warn!(error = chain(&error), "no pacemaker gives an assignment");
+                    }
                     is_confirmed = false;
-                    if tokio::time::timeout(pause, self.shutdown.cancelled()).await.is_ok() {
+                    if tokio::time::timeout(pause, self.talking.shutdown.cancelled())
+                        .await
+                        .is_ok()
+                    {
                         return;
                     }
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -91,10 +86,14 @@ impl Follower {
     }
 
     async fn take(&self, assignment: Assignment) {
-        if !is_obeyed(&assignment, self.node, self.newest.borrow().as_deref()) {
+        if !is_obeyed(
+            &assignment,
+            self.talking.node,
+            self.newest.borrow().as_deref(),
+        ) {
             return;
         }
-        let path = self.directories.assignment();
+        let path = self.talking.directories.assignment();
         let assignment = Arc::new(assignment);
         let stored = Arc::clone(&assignment);
         let written = tokio::task::spawn_blocking(move || store(&path, &stored))
@@ -104,7 +103,7 @@ impl Follower {
             // It is obeyed all the same: a full disk must not keep an application from being stopped.
             tracing::error!(%error, "keeping the assignment on disk");
         }
-        self.crash.at(CrashPoint::AfterAssignment);
+        self.talking.crash.at(CrashPoint::AfterAssignment);
         self.newest.send_replace(Some(assignment));
     }
 }

@@ -19,9 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::failure::failure;
-use crate::listening::{
-    FIRST_LOOKS_EVERY, FIRST_LOOKS_FOR, LATER_LOOKS_EVERY, Listener, listener,
-};
+use crate::listening::{FIRST_LOOKS_EVERY, FIRST_LOOKS_FOR, LATER_LOOKS_EVERY, Listener, listener};
 use crate::shim::ProcessIdentity;
 
 /// The first pause between health probes; each is twice the last, up to the manifest's interval.
@@ -110,7 +108,8 @@ async fn listens(
             }
         }
         if Instant::now() >= deadline {
-            let text = format!("the process lives, but did not listen on port {port} within {within}");
+            let text =
+                format!("the process lives, but did not listen on port {port} within {within}");
             return Err(failure(FailureCode::NotListening, text));
         }
         let is_new = begin.elapsed() < FIRST_LOOKS_FOR;

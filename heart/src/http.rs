@@ -79,7 +79,9 @@ async fn instance_log(
             StatusCode::NOT_FOUND,
             "instance_not_found",
             "This node has no such instance.",
-            &format!("reading the log of instance {instance}: it is not, or no longer, on this node"),
+            &format!(
+                "reading the log of instance {instance}: it is not, or no longer, on this node"
+            ),
         );
     }
     let log_directory = directory.log();
@@ -123,7 +125,10 @@ async fn read(
 
 fn answer(chunk: Chunk) -> Response {
     let headers = [
-        (header::CONTENT_TYPE.as_str(), "text/plain; charset=utf-8".to_owned()),
+        (
+            header::CONTENT_TYPE.as_str(),
+            "text/plain; charset=utf-8".to_owned(),
+        ),
         (LOG_OFFSET, chunk.next_offset.to_string()),
         (LOG_END, "false".to_owned()),
     ];

@@ -43,10 +43,15 @@ pub(crate) fn listener(port: u16, shim: &ProcessIdentity) -> io::Result<Listener
         && processes_below(shim.pid)
             .into_iter()
             .any(|pid| has_socket(pid, &sockets));
-    Ok(if is_own {
-        Listener::Instance
-    } else {
+    if is_own {
+        return Ok(Listener::Instance);
+    }
+    // A process of the instance may have ended after the table was read; a stranger is still there.
+    let is_still_there = !listening_sockets(port)?.is_disjoint(&sockets);
+    Ok(if is_still_there {
         Listener::Stranger
+    } else {
+        Listener::Nobody
     })
 }
 

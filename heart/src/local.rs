@@ -95,8 +95,6 @@ pub struct Entry {
     pub port: Option<u16>,
     /// How often a process has been launched for it.
     pub runs: u64,
-    /// True when the last of them passed its start check.
-    pub has_passed: bool,
     /// True when the startup commands are due before the next start.
     pub needs_startup: bool,
     /// Restarts after a failure, since it last ran well.
@@ -194,7 +192,6 @@ impl Entry {
             is_synced: false,
             port: None,
             runs: 0,
-            has_passed: false,
             needs_startup: true,
             restarts: 0,
             failure: None,

@@ -139,7 +139,10 @@ mod tests {
 
         let text = metrics.text(&snapshot);
 
-        assert!(text.contains("pm_heart_instances{state=\"running\"} 0"), "{text}");
+        assert!(
+            text.contains("pm_heart_instances{state=\"running\"} 0"),
+            "{text}"
+        );
         assert!(text.contains("pm_heart_restarts_total 1"), "{text}");
         assert!(!text.contains("# EOF"));
     }

@@ -149,3 +149,6 @@ fn plan_builds<'a>(
     });
     begin.chain(end)
 }
+
+#[cfg(test)]
+mod tests;

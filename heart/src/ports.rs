@@ -71,6 +71,12 @@ impl Ports {
         })
     }
 
+    /// How many ports nobody has.
+    #[must_use]
+    pub fn free_count(&self) -> usize {
+        self.free.len()
+    }
+
     /// Gives a port back; it is now the most recently used one.
     pub fn release(&mut self, port: u16) {
         if (self.first..=self.last).contains(&port) && !self.free.contains(&port) {

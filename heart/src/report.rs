@@ -11,17 +11,13 @@ use std::time::Duration;
 use common::assignment::{
     Assignment, BuildReport, HeartReport, InstanceReport, REPORT_INTERVAL, Report,
 };
-use common::id::{Generation, NodeId};
+use common::id::Generation;
 use common::instance::{InstanceGoal, InstanceState};
-use pacemaker_client::Client;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::contact::Contact;
-use crate::crash_point::{Crash, CrashPoint};
-use crate::directories::Directories;
+use crate::contact::Talking;
+use crate::crash_point::CrashPoint;
 use crate::failure::chain;
 use crate::local::{Condition, Held, Local, StopReason, Work};
 use crate::metrics::Metrics;
@@ -128,15 +124,9 @@ fn idle_state(held: &Held, goal: Option<InstanceGoal>) -> InstanceState {
 /// Posts reports until the heart shuts down.
 #[derive(Debug)]
 pub(crate) struct Reporter {
-    pub(crate) node: NodeId,
-    pub(crate) client: Client,
-    pub(crate) directories: Directories,
-    pub(crate) contact: Arc<Contact>,
-    pub(crate) clock: Clock,
-    pub(crate) crash: Crash,
+    pub(crate) talking: Talking,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) snapshot: watch::Receiver<Snapshot>,
-    pub(crate) shutdown: CancellationToken,
 }
 
 impl Reporter {
@@ -149,7 +139,7 @@ impl Reporter {
         let mut is_heard = true;
         loop {
             tokio::select! {
-                () = self.shutdown.cancelled() => return,
+                () = self.talking.shutdown.cancelled() => return,
                 _ = beat.tick() => {}
                 // What changes while nobody answers waits for the next beat.
                 changed = self.snapshot.changed(), if is_heard => if changed.is_err() {
@@ -160,40 +150,50 @@ impl Reporter {
             let snapshot = self.snapshot.borrow_and_update().clone();
             let has_process = snapshot.instances.iter().any(|one| one.pid.is_some());
             if has_process {
-                self.crash.at(CrashPoint::BeforeReport);
+                self.talking.crash.at(CrashPoint::BeforeReport);
             }
             let report = Report {
-                node: self.node,
+                node: self.talking.node,
                 heart: Some(HeartReport {
                     incarnation,
                     sequence,
                     assignment: snapshot.assignment,
                     instances: snapshot.instances,
                     builds: snapshot.builds,
-                    load: load::read(self.directories.root()),
+                    load: load::read(self.talking.directories.root()),
                 }),
                 router: None,
             };
-            is_heard = tokio::select! {
-                () = self.shutdown.cancelled() => return,
-                is_heard = self.post(&report) => is_heard,
+            let outcome = tokio::select! {
+                () = self.talking.shutdown.cancelled() => return,
+                outcome = self.post(&report) => outcome,
             };
+            match &outcome {
+                Err(reason) if is_heard => tracing::warn!(reason, "no pacemaker takes reports"),
+                Ok(()) if !is_heard => tracing::info!("a pacemaker takes reports again"),
+                Ok(()) | Err(_) => {}
+            }
+            is_heard = outcome.is_ok();
         }
     }
 
-    async fn post(&self, report: &Report) -> bool {
-        let sent = self.clock.now();
-        let error = match tokio::time::timeout(ACKNOWLEDGED_WITHIN, self.client.report(report)).await
-        {
+    /// Posts one report; an error says why it was not acknowledged.
+    async fn post(&self, report: &Report) -> Result<(), String> {
+        let sent = self.talking.clock.now();
+        let posted =
+            tokio::time::timeout(ACKNOWLEDGED_WITHIN, self.talking.client.report(report)).await;
+        let reason = match posted {
             Ok(Ok(())) => {
-                self.contact.note_acknowledged(sent);
-                return true;
+                self.talking.contact.note_acknowledged(sent);
+                return Ok(());
             }
             Ok(Err(error)) => chain(&error),
-            Err(_) => format!("not acknowledged within {} s", ACKNOWLEDGED_WITHIN.as_secs()),
+            Err(_) => format!(
+                "not acknowledged within {} s",
+                ACKNOWLEDGED_WITHIN.as_secs()
+            ),
         };
         self.metrics.note_report_failure();
-        tracing::debug!(error, "reporting");
-        false
+        Err(reason)
     }
 }

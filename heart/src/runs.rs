@@ -100,6 +100,22 @@ fn reap(pidfd: &OwnedFd) {
     rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options).ok();
 }
 
+/// Notes on disk that a run has passed its start check, before anybody is told.
+///
+/// A heart that adopts the process must not call it starting again: routers would turn away. Not
+/// fsynced: after a power cut there is no process to adopt.
+pub(crate) fn note_passed(run_directory: &Path, run: u64) -> io::Result<()> {
+    std::fs::write(run_directory.join(PASSED), run.to_string())
+}
+
+/// True when this run has passed its start check.
+pub(crate) fn has_passed(run_directory: &Path, run: u64) -> bool {
+    std::fs::read_to_string(run_directory.join(PASSED)).is_ok_and(|text| text == run.to_string())
+}
+
+/// The file that says which run has passed its start check.
+const PASSED: &str = "passed";
+
 /// Asks a process to end; failures are logged, since the heart kills what does not end.
 pub(crate) fn request_stop(process: &ProcessRecord) {
     if let Err(error) = shim::request_stop(&process.shim) {

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use common::application::{Program, RuntimeSpec, ShellScript, StopSpec};
-use common::assignment::{
-    AssignedBuild, AssignedInstance, Assignment, PackageReference, Subject,
-};
+use common::assignment::{AssignedBuild, AssignedInstance, Assignment, PackageReference, Subject};
 use common::digest::Digest;
 use common::id::{
     ApplicationId, ApplicationName, Generation, InstanceId, InstanceTypeName, JobId, NodeId,
@@ -13,6 +11,9 @@ use common::id::{
 };
 use common::instance::InstanceGoal;
 use common::time::Span;
+
+use crate::local::{Entry, Held};
+use crate::shim::{ProcessIdentity, ProcessRecord};
 
 /// An assignment of generation 1 with these instances.
 pub(crate) fn assignment(instances: Vec<AssignedInstance>) -> Assignment {
@@ -86,4 +87,27 @@ fn subject() -> Subject {
         workspace_stub: WorkspaceStub::parse("test").unwrap(),
         workspace_tags: BTreeMap::new(),
     }
+}
+
+/// An instance that nothing has been done for yet.
+pub(crate) fn held(assigned: &AssignedInstance) -> Held {
+    Held::idle(Entry::new(assigned, "boot"))
+}
+
+/// An instance whose directory is complete.
+pub(crate) fn laid_out(assigned: &AssignedInstance) -> Held {
+    let mut held = held(assigned);
+    held.entry.is_laid_out = true;
+    held
+}
+
+/// A process of this boot.
+pub(crate) fn process(pid: u32) -> ProcessRecord {
+    let identity = |pid| ProcessIdentity {
+        pid,
+        start_time_ticks: 1,
+        boot_id: "boot".to_owned(),
+    };
+    let text = serde_json::json!({"shim": identity(pid), "application": identity(pid + 1)});
+    serde_json::from_value(text).unwrap()
 }

@@ -136,7 +136,10 @@ impl Scripts<'_> {
     async fn stop(&self, process: &ProcessRecord) {
         runs::request_stop(process);
         let patience = GRACE.duration() + crate::local::KILL_MARGIN.duration();
-        if tokio::time::timeout(patience, self.ended(process)).await.is_err() {
+        if tokio::time::timeout(patience, self.ended(process))
+            .await
+            .is_err()
+        {
             self.kill().await;
         }
     }
@@ -205,7 +208,10 @@ mod tests {
 
         assert!(!is_success);
         assert!(output.starts_with("one\n"));
-        assert!(output.contains("ended with status 2: ls /absent/x"), "{output}");
+        assert!(
+            output.contains("ended with status 2: ls /absent/x"),
+            "{output}"
+        );
         assert!(!output.contains("two"));
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::adopt;
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::contact::{Contact, FenceRule};
+use crate::contact::{Contact, FenceRule, Talking};
 use crate::crash_point::Crash;
 use crate::directories::Directories;
 use crate::execute::{Executor, Supervision};
@@ -115,28 +115,26 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         shutdown.clone(),
     );
     supervise_adopted(&executor, &found.local, found.assignment.as_ref());
+    // The first report already tells of everything: an empty one would say that all is gone.
+    let (publish, snapshot) = watch::channel(Snapshot::of(found.assignment.as_ref(), &found.local));
     let (newest, assignments) = watch::channel(found.assignment.map(Arc::new));
-    let (publish, snapshot) = watch::channel(Snapshot::default());
-    let follower = Follower {
+    let talking = Talking {
         node: config.node,
         client: config.client.clone(),
         directories: directories.clone(),
         contact: Arc::clone(&contact),
         clock,
         crash,
+        shutdown,
+    };
+    let follower = Follower {
+        talking: talking.clone(),
         newest,
-        shutdown: shutdown.clone(),
     };
     let reporter = Reporter {
-        node: config.node,
-        client: config.client.clone(),
-        directories: directories.clone(),
-        contact: Arc::clone(&contact),
-        clock,
-        crash,
+        talking,
         metrics: Arc::clone(&metrics),
         snapshot: snapshot.clone(),
-        shutdown,
     };
     let sync = Sync {
         local: found.local,
@@ -206,7 +204,9 @@ fn look(config: &Config) -> Result<Found, Error> {
         Crash(config.crash_at),
         boot_id.clone(),
     );
-    packages.clean_up().map_err(prepare(directories.packages()))?;
+    packages
+        .clean_up()
+        .map_err(prepare(directories.packages()))?;
     let assignment = follow::load(&directories.assignment())
         .map_err(prepare(directories.assignment()))?
         .filter(|assignment| assignment.node == config.node);

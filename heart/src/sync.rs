@@ -59,12 +59,19 @@ pub(crate) struct Housekeeping {
     is_running: bool,
 }
 
+impl Housekeeping {
+    /// Plans it for a little later, unless it is planned already.
+    fn plan(&mut self, now: Moment) {
+        self.due = self.due.or_else(|| Some(now.after(HOUSEKEEPING_AFTER)));
+    }
+}
+
 impl Sync {
     /// Runs until the heart is shut down; processes go on.
     pub(crate) async fn run(mut self) {
         let shutdown = self.executor.shutdown.clone();
         self.take_assignment();
-        self.housekeeping.due = Some(self.clock.now().after(HOUSEKEEPING_AFTER));
+        self.housekeeping.plan(self.clock.now());
         loop {
             self.tick();
             let wake = self.wake_after();
@@ -109,10 +116,7 @@ impl Sync {
         let newest = self.assignments.borrow_and_update().clone();
         let Some(assignment) = newest else { return };
         tracing::debug!(generation = %assignment.generation, "assignment");
-        self.local.meet(&assignment, &self.boot_id);
-        self.housekeeping.due.get_or_insert(
-            self.clock.now().after(HOUSEKEEPING_AFTER),
-        );
+        self.housekeeping.plan(self.clock.now());
     }
 
     fn take_events(&mut self, first: Event) {
@@ -132,7 +136,7 @@ impl Sync {
         match &event {
             Event::LaidOut { instance, .. } | Event::Launched { instance, .. } => {
                 self.work.remove(instance);
-                self.housekeeping.due.get_or_insert(now.after(HOUSEKEEPING_AFTER));
+                self.housekeeping.plan(now);
             }
             Event::Synced { .. } => self.housekeeping.is_running = false,
             Event::BuildChanged { job, state } if crate::build::is_final(state) => {
@@ -160,6 +164,7 @@ impl Sync {
             self.contact.confirm.notify_one();
         }
         if let Some(assignment) = self.assignment() {
+            self.local.meet(&assignment, &self.boot_id);
             for action in plan::plan(&assignment, &self.local, now) {
                 self.execute(action, &assignment, now);
             }
@@ -179,13 +184,17 @@ impl Sync {
         self.executor.metrics.note_action();
         match action {
             HeartAction::LayOut(id) => {
-                let Some(assigned) = find(assignment, id) else { return };
+                let Some(assigned) = find(assignment, id) else {
+                    return;
+                };
                 self.local.begin_lay_out(id);
                 let cancelled = self.begin_work(id);
                 self.executor.lay_out(assigned.clone(), cancelled);
             }
             HeartAction::Launch(id) => {
-                let Some(assigned) = find(assignment, id) else { return };
+                let Some(assigned) = find(assignment, id) else {
+                    return;
+                };
                 self.launch(assigned, now);
             }
             HeartAction::GiveUp(id) => {
@@ -233,7 +242,9 @@ impl Sync {
             tracing::error!(instance = %id, error = %no_port, "starting an instance");
             return;
         }
-        let Some(held) = self.local.instances.get(&id) else { return };
+        let Some(held) = self.local.instances.get(&id) else {
+            return;
+        };
         let entry = held.entry.clone();
         let journaled: Written = self.journal.note(id, Some(&entry));
         let cancelled = self.begin_work(id);
@@ -311,12 +322,20 @@ impl Sync {
             .instances
             .iter()
             .map(|assigned| assigned.package.digest.clone())
-            .chain(assignment.builds.iter().map(|build| build.source.digest.clone()))
+            .chain(
+                assignment
+                    .builds
+                    .iter()
+                    .map(|build| build.source.digest.clone()),
+            )
             .collect();
         self.executor.keep_house(instances, needed);
     }
 }
 
 fn find(assignment: &Assignment, id: InstanceId) -> Option<&AssignedInstance> {
-    assignment.instances.iter().find(|assigned| assigned.id == id)
+    assignment
+        .instances
+        .iter()
+        .find(|assigned| assigned.id == id)
 }

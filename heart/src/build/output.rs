@@ -97,7 +97,11 @@ impl Forwarder {
     /// True when the log took the bytes.
     async fn append(&mut self, bytes: Bytes) -> bool {
         let end = self.written + bytes.len() as u64;
-        match self.client.append_job_log(self.job, self.written, bytes).await {
+        match self
+            .client
+            .append_job_log(self.job, self.written, bytes)
+            .await
+        {
             Ok(length) => {
                 // Another length: the log was longer, from a build that was begun before.
                 self.written = length;

@@ -25,7 +25,9 @@ impl Executor {
                 }
                 Ok(())
             });
-            let outcome = done.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+            let outcome = done
+                .await
+                .unwrap_or_else(|error| Err(io::Error::other(error)));
             let synced = match outcome {
                 Ok(()) => instances,
                 Err(error) => {

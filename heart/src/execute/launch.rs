@@ -127,10 +127,8 @@ impl Shared {
         directory: &WorkDirectory,
     ) -> Result<Vec<String>, Failure> {
         match &assigned.runtime.program {
-            Program::Command { launch_command } => {
-                common::launch::arguments(launch_command, port)
-                    .map_err(|error| failure_of(FailureCode::LaunchFailed, &error))
-            }
+            Program::Command { launch_command } => common::launch::arguments(launch_command, port)
+                .map_err(|error| failure_of(FailureCode::LaunchFailed, &error)),
             Program::Static { document_root } => {
                 let root = inside(&directory.code(), document_root).ok_or_else(|| {
                     let text = format!("the document root `{document_root}` leaves the directory");
@@ -144,7 +142,10 @@ impl Shared {
                 ])
             }
             Program::Environment | Program::Unsupported => {
-                let text = format!("the runtime {} has no program that this node can run", assigned.runtime.plugin);
+                let text = format!(
+                    "the runtime {} has no program that this node can run",
+                    assigned.runtime.plugin
+                );
                 Err(failure(FailureCode::Unsupported, text))
             }
         }

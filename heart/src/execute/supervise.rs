@@ -55,7 +55,10 @@ impl Supervision {
                 passed = check.pass(&self.process.shim) => {
                     let (instance, run) = (self.instance, self.run);
                     executor.tell(match passed {
-                        Ok(()) => Event::Passed { instance, run },
+                        Ok(()) => {
+                            self.note_passed(executor);
+                            Event::Passed { instance, run }
+                        }
                         Err(mut failure) => {
                             failure.output_tail = self.output_tail(executor);
                             Event::CheckFailed { instance, run, failure }
@@ -66,6 +69,13 @@ impl Supervision {
         }
         let ended = end.await;
         self.tell_ended(executor, ended, blame).await;
+    }
+
+    fn note_passed(&self, executor: &Executor) {
+        let run_directory = executor.directories.instance(self.instance).run();
+        if let Err(error) = runs::note_passed(&run_directory, self.run) {
+            tracing::warn!(instance = %self.instance, %error, "noting that a start check was passed");
+        }
     }
 
     /// Waits for the end and says how it was.

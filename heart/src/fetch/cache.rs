@@ -1,6 +1,7 @@
 //! Which packages stay on the node although nothing needs them, and which go.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -106,17 +107,19 @@ impl Packages {
     /// have reached the disk. For a heart that has not begun to work.
     pub(crate) fn clean_up(&self) -> io::Result<()> {
         fs::create_dir_all(self.directories.partial_packages())?;
-        for entry in fs::read_dir(self.directories.partial_packages())? {
-            let entry = entry?;
-            if !entry.file_name().to_string_lossy().ends_with(".package") {
-                remove_if_present(&entry.path())?;
-            }
-        }
         for digest in self.complete()? {
             let is_reliable = About::read(&self.directories.package(&digest))
                 .is_ok_and(|about| about.is_synced || about.boot_id == self.boot_id);
             if !is_reliable {
                 self.remove(&digest)?;
+            }
+        }
+        for entry in fs::read_dir(self.directories.partial_packages())? {
+            let entry = entry?;
+            let is_of_use = partial_digest(&entry.file_name())
+                .is_some_and(|digest| !self.directories.package(&digest).exists());
+            if !is_of_use {
+                remove_if_present(&entry.path())?;
             }
         }
         Ok(())
@@ -162,11 +165,7 @@ impl Packages {
         }
         for entry in fs::read_dir(self.directories.partial_packages())? {
             let entry = entry?;
-            let digest = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.strip_suffix(".package")?.parse().ok());
-            let is_needed = digest.is_none_or(|digest: Digest| {
+            let is_needed = partial_digest(&entry.file_name()).is_none_or(|digest| {
                 needed.contains(&digest)
                     || self
                         .leases
@@ -190,6 +189,11 @@ impl Packages {
         }
         Ok(digests)
     }
+}
+
+/// The package that a file in the directory of partial packages is a download of.
+fn partial_digest(name: &OsStr) -> Option<Digest> {
+    name.to_str()?.strip_suffix(".package")?.parse().ok()
 }
 
 /// Removes a file or a tree that may be absent.

@@ -57,7 +57,11 @@ impl Packages {
                 Ok(()) => {}
                 Err(Broken::ForGood(failure)) => return Err(failure),
                 Err(Broken::Off(error)) => {
-                    attempts = if partial.length > before { 1 } else { attempts + 1 };
+                    attempts = if partial.length > before {
+                        1
+                    } else {
+                        attempts + 1
+                    };
                     if attempts >= ATTEMPTS || !error.is_unreachable() {
                         return Err(failure_of(FailureCode::FetchFailed, &error));
                     }
@@ -83,14 +87,23 @@ impl Packages {
             let bytes = bytes.map_err(Broken::Off)?;
             if partial.length + bytes.len() as u64 > package.size {
                 partial.discard().await.map_err(Broken::ForGood)?;
-                return Err(Broken::ForGood(damaged(package, "it is longer than its size")));
+                return Err(Broken::ForGood(damaged(
+                    package,
+                    "it is longer than its size",
+                )));
             }
-            partial.append(&bytes).await.map_err(|error| Broken::ForGood(disk(&error)))?;
+            partial
+                .append(&bytes)
+                .await
+                .map_err(|error| Broken::ForGood(disk(&error)))?;
             self.crash.at(CrashPoint::DuringFetch);
         }
         if partial.length == before {
             partial.discard().await.map_err(Broken::ForGood)?;
-            return Err(Broken::ForGood(damaged(package, "it is shorter than its size")));
+            return Err(Broken::ForGood(damaged(
+                package,
+                "it is shorter than its size",
+            )));
         }
         Ok(())
     }

@@ -144,8 +144,8 @@ fn load(path: &Path) -> Result<(Database, BTreeMap<InstanceId, Entry>), Error> {
     let stored = read_all(&database).map_err(open)?;
     let mut entries = BTreeMap::new();
     for (instance, bytes) in stored {
-        let entry = serde_json::from_slice(&bytes)
-            .map_err(|source| Error::Entry { instance, source })?;
+        let entry =
+            serde_json::from_slice(&bytes).map_err(|source| Error::Entry { instance, source })?;
         entries.insert(instance, entry);
     }
     Ok((database, entries))
@@ -191,7 +191,10 @@ fn run(database: &Database, changes: &Receiver<Change>) {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "writing the journal");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "writing the journal"
+                    );
                 }
             }
         }
@@ -199,6 +202,10 @@ fn run(database: &Database, changes: &Receiver<Change>) {
             return;
         }
     }
+}
+
+fn encode(entry: &Entry) -> Vec<u8> {
+    serde_json::to_vec(entry).expect("an entry is plain data with text keys")
 }
 
 fn write(
@@ -211,8 +218,7 @@ fn write(
         for (instance, entry) in changes {
             match entry {
                 Some(entry) => {
-                    let bytes = serde_json::to_vec(entry).expect("an entry is plain data");
-                    table.insert(instance.0, bytes.as_slice())?;
+                    table.insert(instance.0, encode(entry).as_slice())?;
                 }
                 None => {
                     table.remove(instance.0)?;

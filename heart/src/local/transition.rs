@@ -81,8 +81,8 @@ pub enum Event {
 const REMOVE_AGAIN_AFTER: Span = Span::seconds(1);
 
 impl Local {
-    /// Takes in a new assignment: new instances and builds are held from now on, and what is only to
-    /// be on disk has no failures any more.
+    /// Takes in the assignment: its instances are held from now on, and what is only to
+    /// be on disk has no failures any more. Doing it again changes nothing.
     pub fn meet(&mut self, assignment: &Assignment, boot_id: &str) {
         for assigned in &assignment.instances {
             let held = self
@@ -104,7 +104,9 @@ impl Local {
             }
             Event::Synced { instances } => {
                 for instance in instances {
-                    self.with(instance, |held| held.entry.is_synced = held.entry.is_laid_out);
+                    self.with(instance, |held| {
+                        held.entry.is_synced = held.entry.is_laid_out;
+                    });
                 }
             }
             Event::Launched { instance, outcome } => {
@@ -158,13 +160,16 @@ impl Local {
             match self.ports.take(is_free) {
                 Ok(port) => held.entry.port = Some(port),
                 Err(no_port) => {
-                    held.fail(failure(FailureCode::NoPort, no_port.to_string()), false, now);
+                    held.fail(
+                        failure(FailureCode::NoPort, no_port.to_string()),
+                        false,
+                        now,
+                    );
                     return Err(no_port);
                 }
             }
         }
         held.entry.runs += 1;
-        held.entry.has_passed = false;
         held.work = Some(Work::Launching);
         Ok(())
     }
@@ -351,7 +356,6 @@ impl Held {
                 since: now,
             };
             self.entry.failure = None;
-            self.entry.has_passed = true;
             self.ports_lost = 0;
         }
     }
@@ -399,3 +403,6 @@ impl Held {
         self.entry.port.take()
     }
 }
+
+#[cfg(test)]
+mod tests;

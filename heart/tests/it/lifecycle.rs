@@ -27,8 +27,16 @@ async fn an_assigned_instance_runs_and_an_unassigned_one_leaves_nothing() {
     assert!(!lives(pid));
     assert_eq!(ask(port), None);
     let history = node.pacemaker.history(InstanceId(1));
-    assert!(history.iter().any(|seen| seen.state == InstanceState::Stopped));
-    assert!(history.iter().all(|seen| seen.state != InstanceState::Failed));
+    assert!(
+        history
+            .iter()
+            .any(|seen| seen.state == InstanceState::Stopped)
+    );
+    assert!(
+        history
+            .iter()
+            .all(|seen| seen.state != InstanceState::Failed)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,7 +155,10 @@ async fn a_failing_startup_command_says_why_and_never_starts_the_process() {
     assert_eq!(failed.pid, None);
     assert!(failure.message.contains("code 2"), "{failure:?}");
     assert!(failure.output_tail.starts_with("first\n"), "{failure:?}");
-    assert!(failure.output_tail.contains("ls /absent/file"), "{failure:?}");
+    assert!(
+        failure.output_tail.contains("ls /absent/file"),
+        "{failure:?}"
+    );
     assert!(!failure.output_tail.contains("never"));
 
     node.pacemaker.assign_instances(Vec::new());
@@ -231,7 +242,10 @@ async fn an_instance_runs_only_once_its_health_path_answers() {
 
     let failed = node.fails(1, FailureCode::Unhealthy).await;
     let message = failed.failure.unwrap().message;
-    assert!(message.contains("/up answered with status 503"), "{message}");
+    assert!(
+        message.contains("/up answered with status 503"),
+        "{message}"
+    );
 
     fs::write(node.instance_directory(1).join("code/healthy"), "").unwrap();
     node.reaches(1, InstanceState::Running).await;
@@ -248,7 +262,10 @@ async fn a_standalone_process_must_live_for_a_while() {
     let failed = node.fails(1, FailureCode::Exited).await;
     let running = node.reaches(2, InstanceState::Running).await;
 
-    assert_eq!(failed.failure.unwrap().message, "the process exited with code 0");
+    assert_eq!(
+        failed.failure.unwrap().message,
+        "the process exited with code 0"
+    );
     assert_eq!(running.port, None);
 }
 
@@ -269,7 +286,8 @@ async fn a_process_that_ignores_the_stop_signal_is_killed_after_the_grace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_manifests_stop_signal_is_sent() {
     let node = Node::started().await;
-    let script = "trap 'echo hangup > ../signal; exit 0' HUP; echo up; while :; do sleep 0.01; done";
+    let script =
+        "trap 'echo hangup > ../signal; exit 0' HUP; echo up; while :; do sleep 0.01; done";
     let mut worker = node.worker(1, script);
     worker.stop.signal = StopSignal::Hup;
     node.pacemaker.assign_instances(vec![worker.clone()]);
@@ -326,10 +344,14 @@ async fn output_is_read_from_the_node_by_who_may() {
     let (status, _, text) = get("1/log?after=0&follow=true", TOKEN).await;
     assert_eq!(status, 200);
     assert!("zero\none\ntwo\n".starts_with(&text), "{text}");
-    eventually("both lines", || {
-        let log = node.instance_directory(1).join("log");
-        (heart::shim::log::length(&log).unwrap() == 13).then_some(())
-    }, String::new)
+    eventually(
+        "both lines",
+        || {
+            let log = node.instance_directory(1).join("log");
+            (heart::shim::log::length(&log).unwrap() == 13).then_some(())
+        },
+        String::new,
+    )
     .await;
     let (_, offset, text) = get("1/log?tail=1", TOKEN).await;
     assert_eq!(text, "two\n");
@@ -351,7 +373,10 @@ async fn metrics_count_instances_by_state() {
 
     let text = (node.running().metrics)();
 
-    assert!(text.contains("pm_heart_instances{state=\"running\"} 1"), "{text}");
+    assert!(
+        text.contains("pm_heart_instances{state=\"running\"} 1"),
+        "{text}"
+    );
     assert!(text.contains("pm_heart_spawn_seconds_count 1"), "{text}");
 }
 

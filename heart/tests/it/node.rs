@@ -192,7 +192,12 @@ impl Node {
             self.pacemaker
                 .history(InstanceId(id))
                 .into_iter()
-                .find(|report| report.failure.as_ref().is_some_and(|found| found.code == code))
+                .find(|report| {
+                    report
+                        .failure
+                        .as_ref()
+                        .is_some_and(|found| found.code == code)
+                })
         };
         eventually(&format!("instance {id} fails: {code:?}"), what, || {
             format!("{:?}", self.pacemaker.history(InstanceId(id)))
@@ -220,7 +225,10 @@ impl Drop for Node {
             drop(child.wait());
         }
         // What a test has left running would outlive it otherwise.
-        for directory in fs::read_dir(self.data().join("instances")).into_iter().flatten() {
+        for directory in fs::read_dir(self.data().join("instances"))
+            .into_iter()
+            .flatten()
+        {
             let Ok(directory) = directory else { continue };
             let id = directory.file_name().to_string_lossy().parse();
             for run in ["run", "startup"] {
@@ -246,7 +254,11 @@ pub(crate) async fn eventually<T>(
         if let Some(found) = what() {
             return found;
         }
-        assert!(Instant::now() < deadline, "not in time: {name}: {}", otherwise());
+        assert!(
+            Instant::now() < deadline,
+            "not in time: {name}: {}",
+            otherwise()
+        );
     }
 }
 
@@ -259,7 +271,11 @@ pub(crate) fn program(name: &str) -> PathBuf {
         .unwrap()
         .join("examples")
         .join(name);
-    assert!(path.exists(), "{} is missing: build the examples", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: build the examples",
+        path.display()
+    );
     path
 }
 
@@ -331,7 +347,9 @@ pub(crate) fn script(commands: &[&str]) -> ShellScript {
 /// The body of `GET /` on a port of this machine; `None` when nobody answers.
 pub(crate) fn ask(port: u16) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").ok()?;
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        .ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer.split_once("\r\n\r\n")?.1.to_owned())
@@ -339,6 +357,9 @@ pub(crate) fn ask(port: u16) -> Option<String> {
 
 /// True while a process with this id exists and is no zombie.
 pub(crate) fn lives(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z")))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit_once(')')
+            .is_some_and(|(_, rest)| rest.starts_with(" Z"))
+    })
 }

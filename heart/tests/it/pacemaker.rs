@@ -182,8 +182,8 @@ impl Pacemaker {
                 let serving = serving.clone();
                 tokio::spawn(async move {
                     let stream = hyper_util::rt::TokioIo::new(stream);
-                    let connection =
-                        hyper::server::conn::http1::Builder::new().serve_connection(stream, service);
+                    let connection = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(stream, service);
                     tokio::select! {
                         () = serving.cancelled() => {}
                         result = connection => drop(result),
@@ -241,7 +241,13 @@ async fn download(
     *memory.downloads.entry(digest).or_default() += 1;
     let offset: usize = headers
         .get(header::RANGE)
-        .and_then(|range| range.to_str().ok()?.strip_prefix("bytes=")?.strip_suffix('-'))
+        .and_then(|range| {
+            range
+                .to_str()
+                .ok()?
+                .strip_prefix("bytes=")?
+                .strip_suffix('-')
+        })
         .and_then(|text| text.parse().ok())
         .unwrap_or(0);
     let rest = bytes.slice(offset.min(bytes.len())..);
