@@ -3,13 +3,16 @@
 //! Owns the parsing of `/proc/<pid>/stat` and the identity that survives the reuse of pids. It
 //! never signals anything.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
+
+/// 52 numbers of at most 20 digits, and a name of at most 64 bytes.
+const STAT_MAX_BYTES: usize = 2048;
 
 /// Names one process for ever: a pid alone is given out again, also across reboots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,8 +105,10 @@ pub(crate) struct ProcessStat {
 impl ProcessStat {
     /// Reads the fields of `pid`.
     pub(crate) fn read(pid: u32) -> io::Result<Self> {
-        let text = fs::read(format!("/proc/{pid}/stat"))?;
-        Self::parse(&text).ok_or_else(|| {
+        // Read in one piece: the kernel makes the text anew for each read.
+        let mut text = [0; STAT_MAX_BYTES];
+        let length = File::open(format!("/proc/{pid}/stat"))?.read(&mut text)?;
+        Self::parse(&text[..length]).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!("/proc/{pid}/stat is not in the known format"),

@@ -62,7 +62,6 @@ impl Default for LogLimits {
 pub(crate) struct StoredSpecification {
     /// Unguessable, so that no stranger's environment holds it by chance or by intent.
     pub(crate) marker: String,
-    #[serde(flatten)]
     pub(crate) specification: Specification,
 }
 
@@ -99,6 +98,29 @@ impl StoredSpecification {
     pub(crate) fn read(run_directory: &Path) -> io::Result<Self> {
         let bytes = fs::read(run_directory.join(FILE_NAME))?;
         Ok(serde_json::from_slice(&bytes)?)
+    }
+}
+
+impl StoredSpecification {
+    /// One like those that come, with nothing in it that could be run.
+    pub(crate) fn sample() -> Self {
+        let text = "sample";
+        Self {
+            marker: text.to_owned(),
+            specification: Specification {
+                instance: InstanceId::default(),
+                arguments: vec![text.to_owned()],
+                environment: ["HOME", "PATH", "PM_METADATA", "PM_PORT"]
+                    .into_iter()
+                    .map(|name| (name.to_owned(), text.repeat(20)))
+                    .collect(),
+                directory: PathBuf::from("/"),
+                stop_signal: StopSignal::Term,
+                grace: Span::default(),
+                log_directory: PathBuf::from("/"),
+                log_limits: LogLimits::default(),
+            },
+        }
     }
 }
 

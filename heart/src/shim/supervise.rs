@@ -52,6 +52,7 @@ impl Prepared {
     /// What the system answered.
     pub(crate) fn new() -> io::Result<Self> {
         fork::reset_signals();
+        launch::rehearse();
         let events = SigSet::from_iter([
             nix::sys::signal::SIGTERM,
             nix::sys::signal::SIGINT,
@@ -94,7 +95,7 @@ pub(crate) fn inherit_to_application() -> io::Result<()> {
 
 /// Runs what the run directory's specification says, until nothing of it is left.
 ///
-/// Tells `answer` as soon as the application has been executed, and then calls `answered`.
+/// Tells `answer` as soon as the application has been executed, and calls `answered` a little later.
 ///
 /// # Errors
 /// When no record could be left; then nothing runs.
@@ -120,8 +121,8 @@ pub(crate) fn run(
         }
     };
     tell(answer, &Started::Running(supervision.record.clone()));
-    answered();
     supervision.write_record();
+    answered();
     // Needs a privilege that a developer's machine does not give; then the score stays ordinary.
     fs::write("/proc/self/oom_score_adj", SHIM_OUT_OF_MEMORY_SCORE).ok();
     let ending = supervision.wait();
