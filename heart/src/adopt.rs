@@ -15,7 +15,7 @@ use common::instance::FailureCode;
 
 use crate::clock::Moment;
 use crate::directories::{Directories, WorkDirectory};
-use crate::failure::failure;
+use crate::failure::{chain, failure};
 use crate::fetch::remove_if_present;
 use crate::local::{Condition, Entry, Held, delay_before_restart};
 use crate::runs;
@@ -87,8 +87,18 @@ fn adopt_instance(
     boot_id: &str,
 ) -> Result<Held, Error> {
     let directory = directories.instance(id);
-    end_run(&directory.startup(), id)?;
-    let found = find_run(&directory.run(), id)?;
+    if entry.boot_id != boot_id {
+        // Nothing of another boot runs, and its records may not have reached the disk whole.
+        for path in [directory.startup(), directory.run()] {
+            remove_if_present(&path).map_err(|source| Error::Read { path, source })?;
+        }
+    }
+    end_run(&directory.startup(), id);
+    let found = find_run(&directory.run(), id).unwrap_or_else(|error| {
+        // One instance whose records cannot be read must not keep the others from being adopted.
+        tracing::error!(instance = %id, error = chain(&error), "adopting an instance");
+        Found::Ended(None)
+    });
     let has_passed = runs::has_passed(&directory.run(), entry.runs);
     let is_lost = entry.boot_id != boot_id && !entry.is_synced;
     entry.is_laid_out = entry.is_laid_out && !is_lost && directory.code().is_dir();
@@ -161,8 +171,8 @@ fn remove_strays(
         }
         let directory = WorkDirectory::at(path.clone());
         if let Some(id) = id {
-            end_run(&directory.startup(), id)?;
-            end_run(&directory.run(), id)?;
+            end_run(&directory.startup(), id);
+            end_run(&directory.run(), id);
         }
         tracing::info!(directory = %path.display(), "removing what nobody knows of");
         remove_if_present(&path).map_err(|source| Error::Read { path, source })?;
@@ -176,7 +186,7 @@ fn remove_builds(directories: &Directories) -> Result<(), Error> {
         end_run(
             &WorkDirectory::at(path.clone()).run(),
             crate::build::NO_INSTANCE,
-        )?;
+        );
         remove_if_present(&path).map_err(|source| Error::Read { path, source })?;
     }
     Ok(())
@@ -194,12 +204,15 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>, Error> {
         .collect()
 }
 
-/// Ends whatever is left of a run.
-fn end_run(run_directory: &Path, id: InstanceId) -> Result<(), Error> {
-    if let Found::Alive(_) = find_run(run_directory, id)? {
-        kill(run_directory, id)?;
+/// Ends whatever is left of a run; one that cannot be ended is logged, so that the heart can start.
+fn end_run(run_directory: &Path, id: InstanceId) {
+    let ended = find_run(run_directory, id).and_then(|found| match found {
+        Found::Alive(_) => kill(run_directory, id),
+        Found::Nothing | Found::Ended(_) => Ok(()),
+    });
+    if let Err(error) = ended {
+        tracing::error!(instance = %id, error = chain(&error), "ending what is left of a run");
     }
-    Ok(())
 }
 
 fn find_run(run_directory: &Path, id: InstanceId) -> Result<Found, Error> {

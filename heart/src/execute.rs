@@ -125,6 +125,7 @@ impl Executor {
     pub(crate) async fn finish(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+        self.packages.finish().await;
     }
 }
 

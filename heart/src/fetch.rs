@@ -22,6 +22,7 @@ use common::instance::{Failure, FailureCode};
 use pacemaker_client::Client;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::crash_point::{Crash, CrashPoint};
 use crate::directories::Directories;
@@ -42,6 +43,8 @@ pub(crate) struct Packages {
     client: Client,
     crash: Crash,
     boot_id: String,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
     permits: Semaphore,
     /// Fetches under way.
     fetching: Mutex<HashMap<Digest, watch::Receiver<Outcome>>>,
@@ -85,12 +88,15 @@ impl Packages {
         client: Client,
         crash: Crash,
         boot_id: String,
+        shutdown: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
             directories,
             client,
             crash,
             boot_id,
+            shutdown,
+            tasks: TaskTracker::new(),
             permits: Semaphore::new(FETCHES_AT_ONCE),
             fetching: Mutex::default(),
             leases: Mutex::default(),
@@ -123,6 +129,12 @@ impl Packages {
         }
     }
 
+    /// Waits until every fetch has ended; they end soon once the heart is shut down.
+    pub(crate) async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
     fn lease(self: &Arc<Self>, digest: &Digest) -> Lease {
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
         *leases.entry(digest.clone()).or_default() += 1;
@@ -148,7 +160,7 @@ impl Packages {
         fetching.insert(package.digest.clone(), receiver.clone());
         let packages = Arc::clone(self);
         let package = package.clone();
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             let result = packages.fetch(&package, &sender).await;
             packages
                 .fetching
@@ -171,6 +183,9 @@ impl Packages {
             file = self.download(package) => file?,
             () = abandoned(outcome) => {
                 return Err(failure(FailureCode::Aborted, "nobody waits for the package any more"));
+            }
+            () = self.shutdown.cancelled() => {
+                return Err(failure(FailureCode::Aborted, "the heart ends"));
             }
         };
         self.crash.at(CrashPoint::AfterVerify);

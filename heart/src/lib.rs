@@ -10,14 +10,14 @@
 //!
 //! | task | reads | tells |
 //! |---|---|---|
-//! | [`follow`] | the pacemaker's assignment | the newest one, kept on disk |
-//! | [`sync`] | assignments, events, deadlines | actions, the journal, a snapshot |
-//! | tasks of [`execute`] and [`build`] | one action | events |
-//! | [`report`] | the snapshot | the pacemaker |
+//! | `follow` | the pacemaker's assignment | the newest one, kept on disk |
+//! | `sync` | assignments, events, deadlines | actions, the journal, a snapshot |
+//! | tasks of `execute` and `build` | one action | events |
+//! | `report` | the snapshot | the pacemaker |
 //! | the journal's thread | changed entries | who waits for the disk |
 //!
 //! Decisions are in [`plan`] and [`local`], which are pure. Applications run under [`shim`]s and do
-//! not notice when the heart ends: the next one adopts them ([`adopt`]). The heart never decides
+//! not notice when the heart ends: the next one adopts them (`adopt`). The heart never decides
 //! where an instance belongs, and it goes on with the last assignment while no pacemaker answers.
 
 pub mod config;

@@ -11,7 +11,7 @@
 //! The happy path: an assigned instance is laid out, launched, found listening, and runs until it
 //! is stopped. [`Local`] is plain data: [`Local::apply`] takes in what has happened,
 //! [`plan`](crate::plan::plan) says what to do next, and only the loop in
-//! [`sync`](crate::sync) owns one. The [`Entry`] of an instance is what the journal keeps.
+//! `sync` owns one. The [`Entry`] of an instance is what the journal keeps.
 
 mod backoff;
 pub(crate) mod journal;

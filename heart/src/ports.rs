@@ -49,6 +49,15 @@ impl Ports {
         Self { free, first, last }
     }
 
+    /// Takes the least recently used port that is free, or else one that is silent.
+    ///
+    /// # Errors
+    /// When a stranger listens on every port that nobody has.
+    pub fn take_proven(&mut self, proof: Proof) -> Result<u16, NoPort> {
+        self.take(proof.is_free)
+            .or_else(|_| self.take(proof.is_silent))
+    }
+
     /// Takes the least recently used port that `is_free` accepts.
     ///
     /// A port that is refused goes to the end: somebody uses it.
@@ -85,11 +94,30 @@ impl Ports {
     }
 }
 
+/// How a port is proven to be free.
+#[derive(Clone, Copy, Debug)]
+pub struct Proof {
+    /// Nobody has anything to do with it.
+    pub is_free: fn(u16) -> bool,
+    /// Nobody listens on it: good enough when no port is free.
+    pub is_silent: fn(u16) -> bool,
+}
+
+/// The proof by the kernel.
+pub const BY_BINDING: Proof = Proof { is_free, is_silent };
+
+/// True when nobody listens on `port`, though connections of an earlier listener may linger: most
+/// servers can listen in spite of those.
+#[must_use]
+pub fn is_silent(port: u16) -> bool {
+    bind_both_families(port, true).is_ok()
+}
+
 /// True when `port` can be bound on every address of both families, without `SO_REUSEADDR`: nobody
 /// listens on it or has bound it, and no connection of an earlier listener lingers.
 #[must_use]
 pub fn is_free(port: u16) -> bool {
-    match bind_both_families(port) {
+    match bind_both_families(port, false) {
         Ok(()) => true,
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => false,
         // A machine without IPv6.
@@ -97,9 +125,10 @@ pub fn is_free(port: u16) -> bool {
     }
 }
 
-fn bind_both_families(port: u16) -> std::io::Result<()> {
+fn bind_both_families(port: u16, is_reused: bool) -> std::io::Result<()> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_only_v6(false)?;
+    socket.set_reuse_address(is_reused)?;
     socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())
 }
 
@@ -138,6 +167,19 @@ mod tests {
     }
 
     #[test]
+    fn a_silent_port_will_do_when_none_is_free() {
+        let mut ports = Ports::new(&(100..=102), &[]);
+        let proof = Proof {
+            is_free: |port| port == 102,
+            is_silent: |port| port == 101,
+        };
+
+        assert_eq!(ports.take_proven(proof), Ok(102));
+        assert_eq!(ports.take_proven(proof), Ok(101));
+        assert!(ports.take_proven(proof).is_err());
+    }
+
+    #[test]
     fn ports_that_survived_a_restart_are_not_given_out_again() {
         let mut ports = Ports::new(&(100..=103), &[101, 7]);
 
@@ -155,6 +197,7 @@ mod tests {
             let port = listener.local_addr().unwrap().port();
 
             assert!(!is_free(port), "{address}");
+            assert!(!is_silent(port), "{address}");
             drop(listener);
             assert!(is_free(port), "{address}");
         }

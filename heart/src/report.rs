@@ -5,13 +5,14 @@
 
 mod load;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::assignment::{
     Assignment, BuildReport, HeartReport, InstanceReport, REPORT_INTERVAL, Report,
 };
-use common::id::Generation;
+use common::id::{Generation, InstanceId};
 use common::instance::{InstanceGoal, InstanceState};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -36,19 +37,17 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// What `local` looks like from outside.
     pub(crate) fn of(assignment: Option<&Assignment>, local: &Local) -> Self {
-        let goal = |id| {
-            let assigned = assignment?.instances.iter().find(|one| one.id == id);
-            assigned.map(|assigned| assigned.goal)
-        };
+        let goals: BTreeMap<InstanceId, InstanceGoal> = assignment
+            .iter()
+            .flat_map(|assignment| &assignment.instances)
+            .map(|assigned| (assigned.id, assigned.goal))
+            .collect();
         Self {
             assignment: assignment.map_or(Generation(0), |held| held.generation),
             instances: local
                 .instances
                 .iter()
-                .map(|(id, held)| InstanceReport {
-                    id: *id,
-                    ..instance_report(held, goal(*id))
-                })
+                .map(|(id, held)| instance_report(*id, held, goals.get(id).copied()))
                 .collect(),
             builds: local
                 .builds
@@ -62,11 +61,11 @@ impl Snapshot {
     }
 }
 
-fn instance_report(held: &Held, goal: Option<InstanceGoal>) -> InstanceReport {
+fn instance_report(id: InstanceId, held: &Held, goal: Option<InstanceGoal>) -> InstanceReport {
     let state = state(held, goal);
     let failure = held.failure().filter(|_| state == InstanceState::Failed);
     InstanceReport {
-        id: common::id::InstanceId(0),
+        id,
         state,
         port: held.entry.port,
         pid: held

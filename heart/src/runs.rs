@@ -4,19 +4,22 @@
 //! the run is over. How it ended is on disk, so it does not matter which heart looks.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::id::InstanceId;
 use common::instance::{Failure, FailureCode};
-use rustix::process::{WaitId, WaitIdOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::crash_point::{Crash, CrashPoint};
 use crate::failure::{failure, failure_of};
 use crate::shim::{self, Ending, ProcessIdentity, ProcessRecord, Spawner, Specification, Started};
+
+/// How often a process is looked at whose end cannot be waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Launches shims; cheap to clone.
 #[derive(Clone, Debug)]
@@ -74,13 +77,27 @@ fn launch(
 }
 
 /// Waits until nothing of the run is left.
-pub(crate) async fn wait(shim: &ProcessIdentity) -> io::Result<()> {
+///
+/// By the shim's pidfd; where none can be had (too many open files), by looking again and again.
+pub(crate) async fn wait(shim: &ProcessIdentity) {
+    match wait_by_pidfd(shim).await {
+        Ok(()) => {}
+        Err(error) => {
+            tracing::warn!(shim = shim.pid, %error, "waiting for a process by looking");
+            let mut looks = tokio::time::interval(LOOK_EVERY);
+            while shim.is_alive() {
+                looks.tick().await;
+            }
+        }
+    }
+}
+
+async fn wait_by_pidfd(shim: &ProcessIdentity) -> io::Result<()> {
     let Some(pidfd) = shim.open_pidfd()? else {
         return Ok(());
     };
     let pidfd = watched(pidfd)?;
     drop(pidfd.readable().await?);
-    reap(pidfd.get_ref());
     Ok(())
 }
 
@@ -91,13 +108,6 @@ pub(crate) async fn wait(shim: &ProcessIdentity) -> io::Result<()> {
 fn watched(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd answers with the one descriptor that it owns, open for as long as it lives.
     Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
-}
-
-/// Takes the status of a shim that is this process's child, so that no zombie stays; after a restart
-/// of the heart it is somebody else's child, which is no error.
-fn reap(pidfd: &OwnedFd) {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options).ok();
 }
 
 /// Notes on disk that a run has passed its start check, before anybody is told.

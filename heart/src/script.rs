@@ -125,9 +125,7 @@ impl Scripts<'_> {
 
     /// Waits for the end; kills what is left when the shim ended without a record.
     async fn ended(&self, process: &ProcessRecord) {
-        if let Err(error) = runs::wait(&process.shim).await {
-            tracing::warn!(%error, "waiting for commands");
-        }
+        runs::wait(&process.shim).await;
         if !matches!(ExitRecord::read(&self.run_directory), Ok(Some(_))) {
             self.kill().await;
         }

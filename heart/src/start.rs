@@ -10,7 +10,7 @@ use common::assignment::Assignment;
 use rustix::fs::FlockOperation;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::adopt;
@@ -99,8 +99,10 @@ struct Found {
 /// When the configuration cannot work, or the directory cannot be used.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, Error> {
     config.check().map_err(Error::Config)?;
-    let looking = config.clone();
-    let found = tokio::task::spawn_blocking(move || look(&looking))
+    // Ends all tasks of this heart, also when one of them panics.
+    let ending = shutdown.child_token();
+    let (looking, token) = (config.clone(), ending.clone());
+    let found = tokio::task::spawn_blocking(move || look(&looking, token))
         .await
         .map_err(Error::Task)??;
     let clock = Clock::start();
@@ -112,7 +114,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         &config,
         found.packages,
         Arc::clone(&metrics),
-        shutdown.clone(),
+        ending.clone(),
     );
     supervise_adopted(&executor, &found.local, found.assignment.as_ref());
     // The first report already tells of everything: an empty one would say that all is gone.
@@ -125,7 +127,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         contact: Arc::clone(&contact),
         clock,
         crash,
-        shutdown,
+        shutdown: ending.clone(),
     };
     let follower = Follower {
         talking: talking.clone(),
@@ -151,22 +153,48 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         builds: BTreeMap::new(),
         housekeeping: crate::sync::Housekeeping::default(),
     };
-    let lock = found.lock;
-    let finished = tokio::spawn(async move {
-        let follower = tokio::spawn(follower.run());
-        let reporter = tokio::spawn(reporter.run());
-        let looped = tokio::spawn(sync.run()).await;
-        executor.finish().await;
-        let followed = follower.await;
-        let reported = reporter.await;
-        drop(lock);
-        looped.and(followed).and(reported).map_err(Error::Task)
-    });
+    let tasks = Tasks {
+        follower,
+        reporter,
+        sync,
+        executor,
+        ending,
+        lock: found.lock,
+    };
+    let finished = tokio::spawn(tasks.run());
     Ok(Running {
         routes: http::routes(directories, config.token_hashes),
         metrics: Arc::new(move || metrics.text(&snapshot)),
         finished,
     })
+}
+
+/// What runs until the heart ends.
+struct Tasks {
+    follower: Follower,
+    reporter: Reporter,
+    sync: Sync,
+    executor: Executor,
+    ending: CancellationToken,
+    lock: File,
+}
+
+impl Tasks {
+    /// Runs all of them; when one ends, all do.
+    async fn run(self) -> Result<(), Error> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.follower.run());
+        tasks.spawn(self.reporter.run());
+        tasks.spawn(self.sync.run());
+        let mut outcome = tasks.join_next().await.unwrap_or(Ok(()));
+        self.ending.cancel();
+        self.executor.finish().await;
+        while let Some(ended) = tasks.join_next().await {
+            outcome = outcome.and(ended);
+        }
+        drop(self.lock);
+        outcome.map_err(Error::Task)
+    }
 }
 
 /// Starts a heart and serves its API on `listener` until it is shut down.
@@ -187,7 +215,7 @@ pub async fn run(
 }
 
 /// Reads everything from disk; blocks.
-fn look(config: &Config) -> Result<Found, Error> {
+fn look(config: &Config, ending: CancellationToken) -> Result<Found, Error> {
     let directories = Directories::new(config.data_dir.clone());
     let prepare = |path: PathBuf| move |source| Error::Directory { path, source };
     fs::create_dir_all(directories.root()).map_err(prepare(directories.root().to_owned()))?;
@@ -203,12 +231,16 @@ fn look(config: &Config) -> Result<Found, Error> {
         config.client.clone(),
         Crash(config.crash_at),
         boot_id.clone(),
+        ending,
     );
     packages
         .clean_up()
         .map_err(prepare(directories.packages()))?;
     let assignment = follow::load(&directories.assignment())
-        .map_err(prepare(directories.assignment()))?
+        .unwrap_or_else(|error| {
+            tracing::error!(%error, "the assignment on disk cannot be read; waiting for a pacemaker");
+            None
+        })
         .filter(|assignment| assignment.node == config.node);
     let (journal, entries) = Journal::open(&directories.journal()).map_err(Error::Journal)?;
     let instances = adopt::adopt(&directories, entries, &boot_id).map_err(Error::Adopt)?;

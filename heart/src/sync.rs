@@ -238,7 +238,7 @@ impl Sync {
         if is_restart {
             self.executor.metrics.note_restart();
         }
-        if let Err(no_port) = self.local.begin_launch(assigned, ports::is_free, now) {
+        if let Err(no_port) = self.local.begin_launch(assigned, ports::BY_BINDING, now) {
             tracing::error!(instance = %id, error = %no_port, "starting an instance");
             return;
         }

@@ -80,9 +80,7 @@ impl Supervision {
 
     /// Waits for the end and says how it was.
     async fn end(&self, executor: &Executor) -> String {
-        if let Err(error) = runs::wait(&self.process.shim).await {
-            tracing::error!(instance = %self.instance, %error, "waiting for a process");
-        }
+        runs::wait(&self.process.shim).await;
         let run_directory = executor.directories.instance(self.instance).run();
         let record = ExitRecord::read(&run_directory).unwrap_or_else(|error| {
             tracing::warn!(instance = %self.instance, %error, "reading how a process ended");

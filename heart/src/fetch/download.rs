@@ -5,6 +5,7 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use common::assignment::PackageReference;
 use common::digest::Hasher;
@@ -18,8 +19,12 @@ use super::cache::remove_if_present;
 use crate::crash_point::CrashPoint;
 use crate::failure::{failure, failure_of};
 
-/// How often a download may break off in a row without a byte of progress.
-const ATTEMPTS: u32 = 3;
+/// How often a download may break off in a row without a byte of progress: with the pauses between,
+/// long enough for a pacemaker to restart or for another to be elected.
+const ATTEMPTS: u32 = 6;
+
+/// The pause after the first of them; each is twice the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How much of a partial file is hashed at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -65,6 +70,7 @@ impl Packages {
                     if attempts >= ATTEMPTS || !error.is_unreachable() {
                         return Err(failure_of(FailureCode::FetchFailed, &error));
                     }
+                    pause(FIRST_PAUSE * 2_u32.pow(attempts - 1)).await;
                 }
             }
         }
@@ -173,6 +179,14 @@ fn hash_existing(path: &Path, size: u64) -> std::io::Result<(Hasher, u64)> {
         hasher.update(&buffer[..count]);
         length += count as u64;
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pause between two tries of a bounded loop; who waits may give up meanwhile"
+)]
+async fn pause(duration: Duration) {
+    tokio::time::sleep(duration).await;
 }
 
 fn damaged(package: &PackageReference, reason: &str) -> Failure {

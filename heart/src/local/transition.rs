@@ -11,7 +11,7 @@ use super::{
 };
 use crate::clock::Moment;
 use crate::failure::failure;
-use crate::ports::NoPort;
+use crate::ports::{NoPort, Proof};
 use crate::shim::ProcessRecord;
 
 /// Something that has happened.
@@ -149,7 +149,7 @@ impl Local {
     pub fn begin_launch(
         &mut self,
         assigned: &AssignedInstance,
-        is_free: impl Fn(u16) -> bool,
+        proof: Proof,
         now: Moment,
     ) -> Result<(), NoPort> {
         let Some(held) = self.instances.get_mut(&assigned.id) else {
@@ -157,7 +157,7 @@ impl Local {
         };
         held.count_retry();
         if !assigned.standalone && held.entry.port.is_none() {
-            match self.ports.take(is_free) {
+            match self.ports.take_proven(proof) {
                 Ok(port) => held.entry.port = Some(port),
                 Err(no_port) => {
                     held.fail(

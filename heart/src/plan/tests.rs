@@ -10,11 +10,16 @@ use proptest::prelude::*;
 use super::*;
 use crate::failure::failure;
 use crate::local::{Event, HeldBuild, StopReason};
-use crate::ports::Ports;
+use crate::ports::{Ports, Proof};
 use crate::samples;
 
 const NOW: Moment = Moment(10_000);
 const ONE: InstanceId = InstanceId(1);
+
+const ALL_FREE: Proof = Proof {
+    is_free: |_| true,
+    is_silent: |_| true,
+};
 
 fn check(assigned: Option<AssignedInstance>, held: Held, expected: &[HeartAction]) {
     let local = Local {
@@ -291,7 +296,7 @@ impl Model {
                     let assigned = self.assignment.instances.iter().find(|one| one.id == id);
                     let started = self
                         .local
-                        .begin_launch(assigned.unwrap(), |_| true, self.now);
+                        .begin_launch(assigned.unwrap(), ALL_FREE, self.now);
                     assert!(started.is_ok());
                     id
                 }

@@ -226,6 +226,32 @@ async fn an_archive_that_leads_out_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_what_was_begun_is_removed() {
+    let node = Node::started().await;
+    node.pacemaker.assign_instances(vec![node.server(1)]);
+    let old = node.reaches(1, InstanceState::Running).await;
+    // Where the package is unpacked there is room for half of it.
+    let partial = node.data().join("packages/partial");
+    let _small = SmallDisk::mount(&partial, 256);
+    let mut server = node.server(2);
+    server.package = node.package(&[("zeros.txt", &"0".repeat(500_000))]);
+    node.pacemaker
+        .assign_instances(vec![node.server(1), server]);
+
+    let failed = node.fails(2, FailureCode::Disk).await;
+
+    let message = failed.failure.unwrap().message;
+    assert!(message.contains("no space is left"), "{message}");
+    let trees = fs::read_dir(&partial)
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().path().is_dir());
+    assert_eq!(trees.count(), 0);
+    assert_eq!(node.reaches(1, InstanceState::Running).await, old);
+    node.pacemaker.assign_instances(vec![node.server(1)]);
+    node.is_rid_of(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn packages_that_nothing_needs_are_removed_in_the_end() {
     let node = Node::started().await;
     for id in 1..=20 {
@@ -291,6 +317,29 @@ async fn cycles_of_start_and_stop_leak_nothing() {
         .collect();
     assert_eq!(left, ["1"]);
     node.reaches(1, InstanceState::Running).await;
+}
+
+/// A file system of its own, with little room.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &std::path::Path, kibibytes: u32) -> Self {
+        nix::mount::mount(
+            Some("tmpfs"),
+            path,
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            Some(format!("size={kibibytes}k").as_str()),
+        )
+        .unwrap();
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH).ok();
+    }
 }
 
 /// What this process (which is the heart) and its children hold.

@@ -9,6 +9,16 @@ use crate::samples;
 
 const ONE: InstanceId = InstanceId(1);
 
+const ALL_FREE: Proof = Proof {
+    is_free: |_| true,
+    is_silent: |_| true,
+};
+
+const NONE_FREE: Proof = Proof {
+    is_free: |_| false,
+    is_silent: |_| false,
+};
+
 /// A node with one instance that is laid out.
 fn node() -> (Local, AssignedInstance) {
     let assigned = samples::instance(1);
@@ -29,7 +39,7 @@ fn run(local: &Local) -> u64 {
 }
 
 fn launch(local: &mut Local, assigned: &AssignedInstance, now: Moment) {
-    local.begin_launch(assigned, |_| true, now).unwrap();
+    local.begin_launch(assigned, ALL_FREE, now).unwrap();
     let launched = Event::Launched {
         instance: ONE,
         outcome: Ok(samples::process(7)),
@@ -164,7 +174,7 @@ fn a_port_that_a_stranger_holds_is_changed_and_only_the_third_counts() {
 fn a_range_without_a_free_port_is_a_failure() {
     let (mut local, assigned) = node();
 
-    let refused = local.begin_launch(&assigned, |_| false, Moment(5));
+    let refused = local.begin_launch(&assigned, NONE_FREE, Moment(5));
 
     assert!(refused.is_err());
     let held = held(&local);
@@ -246,7 +256,7 @@ fn a_removed_instance_gives_its_port_back() {
 #[test]
 fn work_that_was_given_up_is_no_failure() {
     let (mut local, assigned) = node();
-    local.begin_launch(&assigned, |_| true, Moment(0)).unwrap();
+    local.begin_launch(&assigned, ALL_FREE, Moment(0)).unwrap();
     local.begin_giving_up(ONE);
     local.apply(
         Event::Launched {
