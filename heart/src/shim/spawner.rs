@@ -24,6 +24,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::SERVER_DIRECTORY;
 use super::record::Started;
 use super::server::REQUEST_MAX_BYTES;
+use super::supervise::ANSWER_END;
 
 /// A server that died is replaced and asked again; when that one dies as well, it is no accident.
 const ATTEMPTS: usize = 3;
@@ -33,6 +34,9 @@ const ANSWER_LIMIT: Timespec = Timespec {
     tv_sec: 60,
     tv_nsec: 0,
 };
+
+/// An answer is one piece as a rule; a long message of a failure may take two.
+const ANSWER_PIECE_BYTES: usize = 4096;
 
 /// Starts one shim per run of an instance.
 #[derive(Debug)]
@@ -197,11 +201,25 @@ fn ask(control: &OwnedFd, run_directory: &Path) -> Result<Option<Vec<u8>>, Spawn
     // The shim alone holds it now, so its death is the end of the file here.
     drop(answer_sender);
     wait_readable(&answer)?;
-    let mut words = Vec::new();
-    File::from(answer)
-        .read_to_end(&mut words)
-        .map_err(SpawnError::Ask)?;
-    Ok(Some(words).filter(|words| !words.is_empty()))
+    read_answer(&mut File::from(answer)).map_err(SpawnError::Ask)
+}
+
+fn read_answer(answer: &mut File) -> io::Result<Option<Vec<u8>>> {
+    let mut words = vec![0; ANSWER_PIECE_BYTES];
+    let mut length = 0;
+    loop {
+        length += match answer.read(&mut words[length..]) {
+            Ok(0) => return Ok(None),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error),
+        };
+        if words[..length].last() == Some(&ANSWER_END) {
+            words.truncate(length - 1);
+            return Ok(Some(words));
+        }
+        words.resize(length + ANSWER_PIECE_BYTES, 0);
+    }
 }
 
 fn wait_readable(descriptor: impl std::os::fd::AsFd) -> Result<(), SpawnError> {

@@ -26,6 +26,15 @@ use super::{fork, tree};
 /// How long after a failed write of output the disk is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(1);
 
+/// Ends an answer; no JSON text holds it.
+pub(super) const ANSWER_END: u8 = b'\n';
+
+/// How long the records wait for the answer to be taken: some switches of tasks.
+const ANSWER_PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 1_000_000,
+};
+
 /// The shim is small and losing it costs the application: the kernel takes it after all else.
 const SHIM_OUT_OF_MEMORY_SCORE: &str = "-900";
 
@@ -132,11 +141,17 @@ pub(crate) fn run(
     exit_record(ending, supervision.deadline.is_some(), lost).write(run_directory)
 }
 
-/// A spawner that has been killed meanwhile does not hear it; the application runs all the same.
+/// Gives the answer, and the processor to who waits for it: what comes next can wait until it has
+/// been taken. A spawner that has been killed meanwhile does not hear it, and the application runs
+/// all the same.
 fn tell(answer: Option<File>, started: &Started) {
-    if let Some(mut answer) = answer {
-        let words = serde_json::to_vec(started).unwrap_or_default();
-        answer.write_all(&words).ok();
+    let Some(mut answer) = answer else { return };
+    let mut words = serde_json::to_vec(started).unwrap_or_default();
+    words.push(ANSWER_END);
+    if answer.write_all(&words).is_ok() {
+        // The other end is closed by a spawner that has read the answer.
+        let mut events = [PollFd::new(&answer, PollFlags::empty())];
+        poll(&mut events, Some(&ANSWER_PAUSE)).ok();
     }
 }
 
