@@ -14,6 +14,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::gather::Gathering;
+
 /// Between two reads of a request body that a backend waits for.
 pub(crate) const BODY_LIMIT_SECONDS: u32 = 60;
 /// Between two writes to a client that does not read.
@@ -193,14 +195,14 @@ impl Activity {
 /// A client's socket that notes its activity.
 #[derive(Debug)]
 pub(crate) struct ClientStream {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Gathering<TcpStream>,
     pub(crate) activity: Arc<Activity>,
 }
 
 impl Drop for ClientStream {
     fn drop(&mut self) {
         if self.activity.is_cut_off.load(Ordering::Relaxed) {
-            let socket = socket2::SockRef::from(&self.stream);
+            let socket = socket2::SockRef::from(&self.stream.0);
             if let Err(error) = socket.set_linger(Some(Duration::ZERO)) {
                 tracing::debug!(%error, "a client may take a cut off response for a whole one");
             }

@@ -17,6 +17,7 @@ use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 
 use crate::activity::{Activity, ClientStream, Silence};
+use crate::gather::Gathering;
 use crate::proxy;
 use crate::worker::Worker;
 
@@ -151,7 +152,10 @@ async fn drive(worker: Rc<Worker>, client: Rc<Client>, watched: &Watched, stream
         })
     };
     let builder = builder();
-    let stream = TokioIo::new(ClientStream { stream, activity });
+    let stream = TokioIo::new(ClientStream {
+        stream: Gathering(stream),
+        activity,
+    });
     let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
     let mut is_finishing = false;
     std::future::poll_fn(|ctx| {

@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::body::RequestBody;
+use crate::gather::Gathering;
 
 /// The head of a response is at most this long, and so is what is read ahead of a slow client.
 const BUFFER_MAX_BYTES: usize = 64 * 1024;
@@ -33,7 +34,7 @@ pub(crate) struct BackendConnection {
 
 enum Driver {
     /// Polled by whoever uses the connection.
-    Inline(Box<Connection<TokioIo<TcpStream>, RequestBody>>),
+    Inline(Box<Connection<TokioIo<Gathering<TcpStream>>, RequestBody>>),
     /// A task polls it; such a connection is not used again.
     Task,
     /// It has ended.
@@ -56,7 +57,7 @@ impl fmt::Debug for BackendConnection {
 impl BackendConnection {
     /// Speaks HTTP/1.1 over a fresh connection.
     pub(crate) async fn over(stream: TcpStream) -> Result<Self, hyper::Error> {
-        let (sender, connection) = builder().handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = builder().handshake(TokioIo::new(Gathering(stream))).await?;
         Ok(Self {
             sender,
             driver: Driver::Inline(Box::new(connection)),
@@ -65,7 +66,7 @@ impl BackendConnection {
 
     /// Speaks HTTP/1.1 over a fresh connection that may become a tunnel.
     pub(crate) async fn over_for_upgrade(stream: TcpStream) -> Result<Self, hyper::Error> {
-        let (sender, connection) = builder().handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = builder().handshake(TokioIo::new(Gathering(stream))).await?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "a connection to a backend broke");

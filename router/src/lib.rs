@@ -29,6 +29,7 @@ mod body;
 mod client;
 mod config;
 mod exchange;
+mod gather;
 mod headers;
 mod host;
 mod listen;

@@ -1,8 +1,8 @@
 //! One request: look its route up, choose a backend, forward, answer.
 //!
-//! A request is sent again only when that cannot do anything twice: nothing of it was sent, or its
-//! method is idempotent, it has no body and no response came. It is sent to another backend when
-//! there is one. A connection that was idle may have been closed by the backend at the same moment:
+//! A request is sent again only when that cannot do anything twice: nothing of it was sent, or, once,
+//! when its method is idempotent, it has no body and no response came. It is sent to another backend
+//! when there is one. A connection that was idle may have been closed by the backend at the same moment:
 //! that is tried again on a fresh connection; a `POST` only when hyper still holds it whole.
 
 mod backends;
@@ -11,7 +11,7 @@ mod tunnel;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
@@ -28,6 +28,7 @@ use crate::host::HostName;
 use crate::record::Record;
 use crate::target;
 use crate::worker::Worker;
+use backends::Chosen;
 use tunnel::Tunnel;
 
 /// Attempts beyond the first. Two, so that one dead backend and one stale connection, or two
@@ -193,15 +194,16 @@ async fn exchange(
     for retries in 0..=RETRIES_MAX {
         if retries > 0 {
             record.retry();
+            failed.attempts = retries;
         }
         let chosen = backends::choose(worker, record, name, &failed).await;
-        let backend = match (chosen, last) {
-            (Ok(backend), _) => backend,
+        let chosen = match (chosen, last) {
+            (Ok(chosen), _) => chosen,
             // There is no other backend to try: what the tried one did is the answer.
             (Err(_), Some(refusal)) => return Err(refusal),
             (Err(refusal), None) => return Err(refusal),
         };
-        match attempt(worker, record, &backend, outgoing, purpose, &mut failed).await {
+        match attempt(worker, record, &chosen, outgoing, purpose, &mut failed).await {
             Ok(answer) => return Ok(answer),
             Err(Attempt::Final(refusal)) => return Err(refusal),
             Err(Attempt::Again(refusal)) => last = Some(refusal),
@@ -217,6 +219,11 @@ struct Failed {
     backends: [Option<u64>; 1 + RETRIES_MAX as usize],
     /// An idle connection turned out to be closed: only fresh ones from here on.
     needs_fresh: bool,
+    /// How many there were.
+    attempts: u32,
+    /// It was written to a backend that did not answer; that may happen once, so that a request
+    /// that crashes an application does not go round all of its instances.
+    was_sent: bool,
 }
 
 impl Failed {
@@ -242,14 +249,14 @@ enum Attempt {
 async fn attempt(
     worker: &Rc<Worker>,
     record: &mut Record,
-    backend: &Arc<Backend>,
+    chosen: &Chosen,
     outgoing: &mut Outgoing,
     purpose: Purpose,
     failed: &mut Failed,
 ) -> Result<Answer, Attempt> {
-    let started = Instant::now();
+    let Chosen { backend, at } = chosen;
     let idle = match purpose {
-        Purpose::Request if !failed.needs_fresh => worker.pool.take(backend, started),
+        Purpose::Request if !failed.needs_fresh => worker.pool.take(backend, *at),
         Purpose::Request | Purpose::Upgrade => None,
     };
     let was_idle = idle.is_some();
@@ -270,7 +277,7 @@ async fn attempt(
         .map_err(Attempt::Final)?
     {
         Ok(response) => {
-            record.answered(response.status(), started.elapsed());
+            record.answered(response.status(), at.elapsed());
             Ok(Answer {
                 response,
                 connection,
@@ -282,7 +289,7 @@ async fn attempt(
             } else {
                 failed.exclude(backend);
             }
-            Err(judge(outgoing, failure))
+            Err(judge(outgoing, failure, failed))
         }
     }
 }
@@ -309,8 +316,9 @@ async fn in_time<T>(
 }
 
 /// Whether a request that got no response may be sent again.
-fn judge(outgoing: &mut Outgoing, mut failure: SendFailure) -> Attempt {
+fn judge(outgoing: &mut Outgoing, mut failure: SendFailure, failed: &mut Failed) -> Attempt {
     let unsent = failure.take_message();
+    let was_sent_before = unsent.is_none() && std::mem::replace(&mut failed.was_sent, true);
     let error = failure.error();
     let client_failed = outgoing
         .upload
@@ -322,7 +330,7 @@ fn judge(outgoing: &mut Outgoing, mut failure: SendFailure) -> Attempt {
     if error.is_parse() || error.is_user() {
         return Attempt::Final(Refusal::BackendProtocol);
     }
-    if outgoing.give_back(unsent) {
+    if outgoing.give_back(unsent) && !was_sent_before {
         Attempt::Again(Refusal::BackendClosed)
     } else {
         Attempt::Final(Refusal::BackendClosed)

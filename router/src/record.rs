@@ -39,6 +39,8 @@ pub(crate) struct Record {
     in_flight: Option<InFlight>,
     /// Set when the route is known but no backend was chosen.
     statistics: Option<Arc<RouteStatistics>>,
+    /// Goes back to the pool when the response is whole.
+    connection: Option<BackendConnection>,
     head: Option<Box<Head>>,
 }
 
@@ -77,6 +79,7 @@ impl Record {
             upstream: None,
             in_flight: None,
             statistics: None,
+            connection: None,
             head,
         }
     }
@@ -113,6 +116,11 @@ impl Record {
         self.upstream = Some(upstream);
     }
 
+    /// When the request's head was read.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// The router answers itself.
     pub(crate) fn refused(&mut self, refusal: Refusal) {
         self.status = Some(refusal.status());
@@ -141,12 +149,8 @@ impl Record {
     }
 
     /// Keeps the connection for the next request to the same backend.
-    pub(crate) fn give_back(&self, connection: BackendConnection) {
-        if let Some(in_flight) = &self.in_flight {
-            self.worker
-                .pool
-                .put(in_flight.backend(), connection, Instant::now());
-        }
+    pub(crate) fn give_back(&mut self, connection: BackendConnection) {
+        self.connection = Some(connection);
     }
 
     fn count(&self, status: StatusCode, duration: Duration, bytes_in: u64) {
@@ -197,7 +201,11 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let status = self.status.unwrap_or(CLIENT_CLOSED);
-        let duration = self.started.elapsed();
+        let now = Instant::now();
+        let duration = now.saturating_duration_since(self.started);
+        if let (Some(connection), Some(in_flight)) = (self.connection.take(), &self.in_flight) {
+            self.worker.pool.put(in_flight.backend(), connection, now);
+        }
         let bytes_in = self.upload.as_ref().map_or(0, |upload| upload.bytes.get());
         self.count(status, duration, bytes_in);
         if let Some(line) = self.line(status, duration, bytes_in)

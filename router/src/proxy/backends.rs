@@ -8,10 +8,10 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 
 use super::{Failed, Purpose};
 use crate::answer::Refusal;
@@ -30,6 +30,13 @@ const PROBE_MAX: Duration = Duration::from_secs(2);
 /// Requests that one worker holds at a time; each keeps a connection and its head.
 const HELD_MAX: u64 = 1_024;
 
+/// A backend that a request is counted at.
+pub(super) struct Chosen {
+    pub(super) backend: Arc<Backend>,
+    /// When, without asking the clock again if nothing was waited for.
+    pub(super) at: Instant,
+}
+
 /// What a look at the table gave.
 enum Found {
     Chosen(Arc<Backend>, InFlight),
@@ -44,11 +51,15 @@ pub(super) async fn choose(
     record: &mut Record,
     name: &HostName,
     failed: &Failed,
-) -> Result<Arc<Backend>, Refusal> {
+) -> Result<Chosen, Refusal> {
     match look(worker, record, name, failed) {
         Found::Chosen(backend, in_flight) => {
             record.set_in_flight(in_flight);
-            Ok(backend)
+            let at = match failed.attempts {
+                0 => record.started(),
+                _ => Instant::now(),
+            };
+            Ok(Chosen { backend, at })
         }
         Found::None(refusal) => Err(refusal),
         Found::Hold => hold(worker, record, name, failed).await,
@@ -60,19 +71,20 @@ async fn hold(
     record: &mut Record,
     name: &HostName,
     failed: &Failed,
-) -> Result<Arc<Backend>, Refusal> {
+) -> Result<Chosen, Refusal> {
     let held = &worker.statistics().held;
     if held.load(Ordering::Relaxed) >= HELD_MAX {
         return Err(Refusal::NoBackend);
     }
     let _held = Held::begin(held);
-    let deadline = Instant::now() + worker.shared.limits.hold;
+    let deadline = tokio::time::Instant::now() + worker.shared.limits.hold;
     loop {
         let changed = worker.table_changed.notified();
         match look(worker, record, name, failed) {
             Found::Chosen(backend, in_flight) => {
                 record.set_in_flight(in_flight);
-                return Ok(backend);
+                let at = Instant::now();
+                return Ok(Chosen { backend, at });
             }
             Found::None(refusal) => return Err(refusal),
             Found::Hold => {}

@@ -65,6 +65,30 @@ async fn a_get_without_an_answer_is_sent_to_another_backend_once() {
 }
 
 #[tokio::test]
+async fn a_get_that_kills_backends_kills_no_more_than_two() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let mut scripts = Vec::new();
+    for _ in 0..4 {
+        let asked = Arc::clone(&asked);
+        let script = Script::start(move |stream, _| {
+            asked.fetch_add(1, Ordering::SeqCst);
+            read_and_close(stream)
+        });
+        scripts.push(script.await);
+    }
+    let backends: Vec<_> = (1..)
+        .zip(scripts.iter().map(|script| script.address))
+        .collect();
+    let world = World::start().await;
+    world.publish(&[("one.test", route(&backends))]).await;
+
+    let answer = world.get("one.test", "/").await;
+    assert_eq!(answer.status(), 502);
+    assert_eq!(answer.headers()["x-pm-router-error"], "backend_closed");
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
 async fn a_post_is_never_sent_twice() {
     let posts = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&posts);
