@@ -12,6 +12,7 @@ mod applications;
 mod data_directory;
 mod node;
 mod ports;
+mod probe;
 
 use std::path::Path;
 
@@ -22,7 +23,7 @@ use crate::agent;
 use crate::args::{DeployArguments, DevArguments, GlobalArguments};
 use crate::connection::Connection;
 use crate::credentials::Logins;
-use crate::deploy::deploy;
+use crate::deploy::{Deployed, deploy};
 use crate::dev::data_directory::{Addresses, DataDirectory};
 use crate::dev::node::RunningNode;
 use crate::error::{CommandError, code};
@@ -86,7 +87,8 @@ async fn foreground(
             global.workspace.clone(),
             output,
         )?;
-        let work = first_deployment(arguments, &connection);
+        let router = node.addresses.router.clone();
+        let work = first_deployment(arguments, &connection, &router);
         tokio::select! {
             result = work => result.map(|()| None),
             ending = signals.next() => Ok(Some(ending)),
@@ -114,6 +116,7 @@ async fn foreground(
 async fn first_deployment(
     arguments: &DevArguments,
     connection: &Connection,
+    router: &str,
 ) -> Result<(), CommandError> {
     let output = connection.output;
     let Some(directory) = &arguments.deploy else {
@@ -127,14 +130,12 @@ async fn first_deployment(
     };
     match deploy(connection, &request).await {
         Ok(deployed) => {
-            connection.progress.clear();
-            output.result(&deployed, |deployed| {
-                let urls = deployed.urls.join("\n");
-                format!(
-                    "Version {} of `{}` answers:\n{urls}",
-                    deployed.version, deployed.application
-                )
-            })
+            // A worker has no URL; everything else is asked once, as a browser would.
+            let status = match deployed.urls.first() {
+                Some(url) => Some(probe::ask(router, url).await?),
+                None => None,
+            };
+            output.result(&deployed, |deployed| answers(deployed, status))
         }
         Err(error) => {
             write_stderr(
@@ -150,6 +151,21 @@ async fn first_deployment(
                 .line("The cluster goes on; mend it and `pm deploy` again.");
             Ok(())
         }
+    }
+}
+
+fn answers(deployed: &Deployed, status: Option<u16>) -> String {
+    let Deployed {
+        version,
+        application,
+        ..
+    } = deployed;
+    match status {
+        None => format!("Version {version} of `{application}` runs; it has no hostname."),
+        Some(status) => format!(
+            "Version {version} of `{application}` answers (status {status}):\n{}",
+            deployed.urls.join("\n")
+        ),
     }
 }
 

@@ -94,7 +94,7 @@ fn failure(view: &JobView, doing: &str) -> CommandError {
         ),
     )
     .next(format!(
-        "`pm why job:{job}` explains; the version before goes on serving"
+        "`pm why job:{job}` explains; what the job had started has been undone"
     ))
     .job(job);
     error.output.clone_from(&failure.output_tail);

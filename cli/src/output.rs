@@ -71,7 +71,7 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
     }
     table
         .lines()
-        .map(|line| format!("{}\n", line.trim_end()))
+        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(&line).trim_end()))
         .collect()
 }
 

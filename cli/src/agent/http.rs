@@ -1,9 +1,11 @@
 //! The node's one HTTP port, shared by the roles.
 //!
-//! The port answers from the first moment; each role adds its routes when it has started. Owns
-//! `/metrics` (all roles, one document) and `/healthz` (which roles run); everything else belongs to the roles.
+//! The port accepts from the first moment; each role adds its routes when it has started, and a
+//! request that comes earlier waits for it. Owns `/metrics` (all roles, one document) and `/healthz`
+//! (which roles run); everything else belongs to the roles.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
@@ -11,28 +13,35 @@ use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use axum::serve::ListenerExt as _;
 use common::api::{PROBLEM_CONTENT_TYPE, Problem};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 /// The type of Prometheus' text format, as `OpenMetrics` writes it.
 const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// How long a request waits for a role that is starting: a pacemaker reads its log meanwhile. Shorter
+/// than clients wait for an answer.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
 /// The metrics of one role, without the closing line.
 pub(crate) type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What the port serves: the routes of the roles that have started.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Port {
-    shared: Arc<RwLock<Served>>,
+    served: watch::Sender<Served>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Served {
     routes: Router,
     roles: Vec<(&'static str, Metrics)>,
-    /// Roles that will be added; until then `/healthz` says that they are starting.
+    /// Roles that will be added.
     expected: Vec<&'static str>,
 }
 
@@ -45,14 +54,18 @@ impl std::fmt::Debug for Port {
 impl Port {
     /// A port that will serve these roles.
     pub(crate) fn expecting(roles: &[&'static str]) -> Self {
-        let port = Self::default();
-        port.write(|served| roles.clone_into(&mut served.expected));
-        port
+        let served = Served {
+            expected: roles.to_vec(),
+            ..Served::default()
+        };
+        Self {
+            served: watch::Sender::new(served),
+        }
     }
 
     /// Adds a role that has started.
     pub(crate) fn add(&self, role: &'static str, routes: Router, metrics: Metrics) {
-        self.write(|served| {
+        self.served.send_modify(|served| {
             served.routes = std::mem::take(&mut served.routes).merge(routes);
             served.roles.push((role, metrics));
             served.expected.retain(|expected| *expected != role);
@@ -70,86 +83,91 @@ impl Port {
             .route("/healthz", get(move || async move { health.health() }))
             .route("/metrics", get(move || async move { metrics.metrics() }))
             .fallback(move |request: Request| async move { rest.pass(request).await });
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "a connection keeps its delays");
+            }
+        });
         axum::serve(listener, routes)
             .with_graceful_shutdown(shutdown.cancelled_owned())
             .await
     }
 
-    fn write(&self, change: impl FnOnce(&mut Served)) {
-        let mut served = self
-            .shared
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        change(&mut served);
-    }
-
-    fn read<T>(&self, look: impl FnOnce(&Served) -> T) -> T {
-        let served = self
-            .shared
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        look(&served)
-    }
-
     fn health(&self) -> Response {
-        self.read(|served| {
-            let running: Vec<&str> = served.roles.iter().map(|(role, _)| *role).collect();
-            let status = if served.expected.is_empty() {
-                StatusCode::OK
-            } else {
-                StatusCode::SERVICE_UNAVAILABLE
-            };
-            let body = serde_json::json!({ "running": running, "starting": served.expected });
-            (status, Json(body)).into_response()
-        })
+        let served = self.served.borrow();
+        let running: Vec<&str> = served.roles.iter().map(|(role, _)| *role).collect();
+        let status = if served.expected.is_empty() {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        let body = serde_json::json!({ "running": running, "starting": served.expected });
+        (status, Json(body)).into_response()
     }
 
     fn metrics(&self) -> Response {
-        let sources: Vec<Metrics> = self.read(|served| {
-            served
-                .roles
-                .iter()
-                .map(|(_, metrics)| metrics.clone())
-                .collect()
-        });
-        let mut text: String = sources.iter().map(|metrics| metrics()).collect();
+        let roles = self.served.borrow().roles.clone();
+        let mut text: String = roles.iter().map(|(_, metrics)| metrics()).collect();
         text.push_str("# EOF\n");
         ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], text).into_response()
     }
 
-    async fn pass(&self, request: Request) -> Response {
-        let (routes, is_starting) =
-            self.read(|served| (served.routes.clone(), !served.expected.is_empty()));
+    /// Lets the roles answer; what none of them knows waits for those that are starting.
+    async fn pass(&self, mut request: Request) -> Response {
         let path = request.uri().path().to_owned();
-        match routes.fallback(nothing).oneshot(request).await {
-            Ok(response) if is_starting && response.extensions().get::<Nothing>().is_some() => {
-                problem(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "starting",
-                    "The node is starting.",
-                    format!("{path} cannot be answered yet; try again in a moment"),
-                )
+        let mut changes = self.served.subscribe();
+        loop {
+            let served = changes.borrow_and_update().clone();
+            let routes = served.routes.fallback(give_back);
+            let mut response = match routes.oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
+            let Some(GivenBack(returned)) = response.extensions_mut().remove() else {
+                return response;
+            };
+            let returned = returned
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            match returned {
+                Some(returned) if !served.expected.is_empty() => request = returned,
+                Some(_) | None => return not_found(&path),
             }
-            Ok(response) if response.extensions().get::<Nothing>().is_some() => problem(
-                StatusCode::NOT_FOUND,
-                "path_not_found",
-                "There is nothing at this path.",
-                format!("{path} is not part of the API; /v1/openapi.json describes it"),
-            ),
-            Ok(response) => response,
-            Err(never) => match never {},
+            if timeout(START_LIMIT, changes.changed()).await.is_err() {
+                return starting(&path);
+            }
         }
     }
 }
 
-/// Marks an answer that no role gave.
-#[derive(Clone, Copy)]
-struct Nothing;
+/// A request that no role knows, on its way back.
+#[derive(Clone)]
+struct GivenBack(Arc<Mutex<Option<Request>>>);
 
-async fn nothing() -> Response {
+async fn give_back(request: Request) -> Response {
     let mut response = StatusCode::NOT_FOUND.into_response();
-    response.extensions_mut().insert(Nothing);
+    let given_back = GivenBack(Arc::new(Mutex::new(Some(request))));
+    response.extensions_mut().insert(given_back);
     response
+}
+
+fn starting(path: &str) -> Response {
+    problem(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "starting",
+        "The node is starting.",
+        format!("{path} cannot be answered yet; try again in a moment"),
+    )
+}
+
+fn not_found(path: &str) -> Response {
+    problem(
+        StatusCode::NOT_FOUND,
+        "path_not_found",
+        "There is nothing at this path.",
+        format!("{path} is not part of the API; /v1/openapi.json describes it"),
+    )
 }
 
 fn problem(status: StatusCode, code: &str, title: &str, detail: String) -> Response {
@@ -181,20 +199,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn roles_are_served_as_they_arrive() {
+    async fn a_request_waits_for_the_role_that_answers_it() {
         let port = Port::expecting(&["heart", "router"]);
-        assert_eq!(ask(&port, "/one").await.status(), 503);
-        assert_eq!(port.health().status(), 503);
-
         let metrics: Metrics = Arc::new(|| "a 1\n".to_owned());
         let one = Router::new().route("/one", get(|| async { "one" }));
-        port.add("heart", one, metrics.clone());
-        port.add("router", Router::new(), metrics);
+        assert_eq!(port.health().status(), 503);
 
-        assert_eq!(ask(&port, "/one").await.status(), 200);
+        let early = port.clone();
+        let waiting = tokio::spawn(async move { ask(&early, "/one").await.status() });
+        port.add("router", Router::new(), metrics.clone());
+        port.add("heart", one, metrics);
+
+        assert_eq!(waiting.await.unwrap(), 200);
         assert_eq!(ask(&port, "/two").await.status(), 404);
         assert_eq!(port.health().status(), 200);
         let body = axum::body::to_bytes(port.metrics().into_body(), 100).await;
         assert_eq!(&body.unwrap()[..], b"a 1\na 1\n# EOF\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_role_that_never_starts_is_not_waited_for_without_end() {
+        let port = Port::expecting(&["pacemaker"]);
+        assert_eq!(ask(&port, "/one").await.status(), 503);
     }
 }

@@ -48,7 +48,10 @@ async fn dev_deploys_a_directory_at_its_start() -> Result<()> {
     })
     .await?;
 
-    assert!(said.contains("Version 1 of `hello` answers"), "{said}");
+    assert!(
+        said.contains("Version 1 of `hello` answers (status 200)"),
+        "{said}"
+    );
     assert!(body(&dev, "hello").await?.contains("Hello."));
     dev.passed();
     Ok(())

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod death;
