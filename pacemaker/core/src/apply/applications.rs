@@ -14,6 +14,7 @@ use common::id::{
     ApplicationId, InstanceTypeName, JobId, VersionId, VersionNumber, WorkspaceId, WorkspaceStub,
 };
 use common::job::{JobKind, StepName};
+use common::manifest::MANIFEST_MAX_BYTES;
 
 use crate::apply::{jobs, reject};
 use crate::claims::check_claims;
@@ -57,6 +58,12 @@ impl Transition<'_> {
                 ),
             ));
         };
+        if wish.manifest.len() > MANIFEST_MAX_BYTES {
+            return Err(reject(
+                RejectionCode::LimitExceeded,
+                format!("a manifest has at most {MANIFEST_MAX_BYTES} bytes"),
+            ));
+        }
         check_spec(wish.spec)?;
         check_offered(self.state, wish.spec)?;
         let existing = self

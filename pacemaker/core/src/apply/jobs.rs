@@ -359,12 +359,15 @@ impl Transition<'_> {
         let Some(application) = self.application(id) else {
             return;
         };
+        // A version that a job is starting is ready too, but wanted to run.
         let (current, previous) = (application.current, application.previous);
         let old: Vec<VersionNumber> = application
             .versions
             .values()
             .rev()
-            .filter(|version| version.state == VersionState::Ready)
+            .filter(|version| {
+                version.state == VersionState::Ready && version.goal == VersionGoal::Registered
+            })
             .map(|version| version.number)
             .filter(|number| Some(*number) != current && Some(*number) != previous)
             .skip(REGISTERED_VERSIONS_KEPT)

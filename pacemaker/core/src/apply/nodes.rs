@@ -8,7 +8,7 @@ use common::node::{Node, NodeDescription, NodeState, Role};
 use crate::apply::workspaces::{check_tags, check_text};
 use crate::apply::{reject, stale};
 use crate::command::{Outcome, Rejection, RejectionCode};
-use crate::state::limits::NODES_MAX;
+use crate::state::limits::{NODE_DESCRIPTION_MAX_BYTES, NODES_MAX};
 use crate::state::records::NodeRecord;
 use crate::transition::Transition;
 use common::id::Generation;
@@ -22,6 +22,15 @@ impl Transition<'_> {
         check_text("a node's key", &description.key)?;
         check_text("a node's name", &description.name)?;
         check_tags("a node", &description.tags)?;
+        let size = serde_json::to_vec(description).map_or(usize::MAX, |bytes| bytes.len());
+        if size > NODE_DESCRIPTION_MAX_BYTES {
+            return Err(reject(
+                RejectionCode::LimitExceeded,
+                format!(
+                    "a node's description has {size} bytes of JSON: at most {NODE_DESCRIPTION_MAX_BYTES}"
+                ),
+            ));
+        }
         let known = self
             .state
             .nodes

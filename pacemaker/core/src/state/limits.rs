@@ -34,6 +34,8 @@ pub const ONCE_KEY_MAX_CHARACTERS: usize = 128;
 pub const NAME_MAX_CHARACTERS: usize = 128;
 /// Tags of a workspace or node in JSON: they are in every instance's environment.
 pub const TAGS_MAX_BYTES: usize = 16 * 1024;
+/// What a node says of itself in JSON: runtimes, tags and addresses of one machine.
+pub const NODE_DESCRIPTION_MAX_BYTES: usize = 64 * 1024;
 /// The longest failure message that is kept; one sentence.
 pub const MESSAGE_MAX_BYTES: usize = 1024;
 /// The longest that all prepare commands of a build may run together.

@@ -648,3 +648,162 @@ fn explanation_of_a_missing_instance_goes_node_by_node() {
         .unwrap();
     assert!(explanation.summary.contains("is lost"), "{explanation:#?}");
 }
+
+#[test]
+fn new_version_that_loses_a_node_while_it_is_routed_is_not_promoted_yet() {
+    let mut world = World::new(29, 2);
+    let first = world.deploy_well(&hello(2));
+    let nodes: Vec<_> = world.routers.keys().copied().collect();
+    // The switch waits for this router while the other node is lost.
+    world.routers.get_mut(&nodes[0]).unwrap().is_stuck = true;
+    let (job, second) = world.deploy(&hello(2), Behaviour::Good, true).unwrap();
+    world.run_for(4_000);
+    world.hearts.get_mut(&nodes[1]).unwrap().is_connected = false;
+    // Nothing fits elsewhere while its only other heart cannot be reached either.
+    world.hearts.get_mut(&nodes[0]).unwrap().is_connected = false;
+    world.run_for(2_000);
+
+    world.routers.get_mut(&nodes[0]).unwrap().is_stuck = false;
+    world.run_for(3_000);
+
+    assert_eq!(current(&world, first.application), Some(first.version));
+    for node in nodes {
+        world.hearts.get_mut(&node).unwrap().is_connected = true;
+    }
+    assert_eq!(world.finish(job).state, JobState::Succeeded);
+    assert_eq!(current(&world, first.application), Some(second.version));
+}
+
+#[test]
+fn version_that_is_being_started_keeps_its_instances_when_a_window_ends() {
+    let mut world = World::new(30, 1);
+    let oldest = world.deploy_well(&hello(1));
+    for _ in 0..5 {
+        world.deploy_well(&hello(1));
+        world.run_for(SETTINGS.watch_window.0 + 3_000);
+    }
+    world.deploy_well(&hello(1));
+
+    let outcome = world.apply(&Command::StartVersion(oldest)).unwrap();
+    let job = world.finish(job_of(&outcome));
+    world.run_for(SETTINGS.watch_window.0 + 3_000);
+
+    assert_eq!(job.state, JobState::Succeeded);
+    assert_eq!(state_of(&world, oldest), VersionState::Running);
+}
+
+#[test]
+fn started_version_is_promoted_without_another_start() {
+    let mut world = World::new(31, 1);
+    world.deploy_well(&hello(1));
+    let (job, second) = world.deploy(&hello(1), Behaviour::Good, false).unwrap();
+    world.finish(job);
+    let instances = world.state.instances().len();
+
+    let outcome = world.apply(&Command::PromoteVersion(second)).unwrap();
+    let job = world.finish(job_of(&outcome));
+
+    assert_eq!(job.state, JobState::Succeeded);
+    assert_eq!(world.state.instances().len(), instances);
+    assert_eq!(current(&world, second.application), Some(second.version));
+}
+
+#[test]
+fn third_version_stops_the_first_at_once() {
+    let mut world = World::new(32, 1);
+    let first = world.deploy_well(&hello(1));
+    let second = world.deploy_well(&hello(1));
+    world.deploy_well(&hello(1));
+
+    assert_eq!(state_of(&world, first), VersionState::Ready);
+    assert_eq!(state_of(&world, second), VersionState::Running);
+}
+
+#[test]
+fn crashed_instance_leaves_the_table_and_comes_back() {
+    let mut world = World::new(33, 1);
+    world.deploy_well(&hello(2));
+    let instance = *world.state.instances().first_key_value().unwrap().0;
+    let now = world.now;
+
+    let heart = world.hearts.values_mut().next().unwrap();
+    heart.crash(instance, now, 500);
+    let backends = |world: &World| world.state.routes().lookup(MAIN).unwrap().backends.len();
+    world.eventually("it is out", 2_000, |world| backends(world) == 1);
+
+    world.eventually("it is back", 5_000, |world| backends(world) == 2);
+    assert_eq!(world.state.instances()[&instance].seen.restarts, 1);
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let mut world = World::new(34, 1);
+    let target = world.deploy_well(&hello(1));
+    let application = target.application;
+    let unknown = VersionTarget {
+        application,
+        version: VersionNumber(9),
+    };
+    let quantities =
+        |name: &str, quantity| BTreeMap::from([(InstanceTypeName::parse(name).unwrap(), quantity)]);
+
+    for (command, code) in [
+        (
+            Command::PromoteVersion(unknown),
+            RejectionCode::VersionNotFound,
+        ),
+        (
+            Command::Rollback {
+                application: ApplicationId(9),
+            },
+            RejectionCode::ApplicationNotFound,
+        ),
+        (
+            Command::Scale {
+                application,
+                quantities: quantities("db", 1),
+            },
+            RejectionCode::InstanceTypeNotFound,
+        ),
+        (
+            Command::Scale {
+                application,
+                quantities: quantities("web", 1_000_000_000),
+            },
+            RejectionCode::LimitExceeded,
+        ),
+        (
+            Command::AbortJob {
+                job: common::id::JobId(99),
+            },
+            RejectionCode::JobNotFound,
+        ),
+        (
+            Command::CreateWorkspace {
+                name: "Other".to_owned(),
+                stub: "default".parse().unwrap(),
+                tags: BTreeMap::new(),
+            },
+            RejectionCode::WorkspaceExists,
+        ),
+    ] {
+        let refusal = world.apply(&command).unwrap_err();
+        assert_eq!(refusal.code, code, "{command:?}");
+        assert!(!refusal.message.is_empty());
+    }
+}
+
+#[test]
+fn node_that_registers_again_is_the_same_node_and_its_routes_follow_its_address() {
+    let mut world = World::new(35, 1);
+    world.deploy_well(&hello(1));
+    let mut description = world.state.nodes()[0].description.clone();
+    description.address = "10.9.9.9".parse().unwrap();
+
+    let outcome = world.apply(&Command::RegisterNode { description }).unwrap();
+
+    assert_eq!(outcome, Outcome::Node(world.state.nodes()[0].id));
+    let table = world.state.routes();
+    let backend = &table.lookup(MAIN).unwrap().backends[0];
+    assert_eq!(backend.address.ip().to_string(), "10.9.9.9");
+}

@@ -40,6 +40,8 @@ pub(crate) struct Process {
     pub(crate) is_alive: bool,
     /// Absent from the assignment: to be stopped and removed.
     pub(crate) is_unassigned: bool,
+    /// Stopped by its heart, which was cut off.
+    pub(crate) is_fenced: bool,
     /// When the next transition is due.
     pub(crate) due: Timestamp,
 }
@@ -220,6 +222,7 @@ impl World {
                 failure: None,
                 is_alive: false,
                 is_unassigned: false,
+                is_fenced: false,
                 due,
             });
         }
@@ -243,10 +246,12 @@ impl World {
         }
         heart.may_run_exclusive = false;
         for process in heart.processes.values_mut() {
-            if process.assigned.exclusive && process.is_alive {
-                process.is_alive = false;
-                process.state = InstanceState::Stopped;
-                process.due = self.now;
+            let is_stopping = process.state == InstanceState::Stopping;
+            if process.assigned.exclusive && process.is_alive && !is_stopping {
+                process.state = InstanceState::Stopping;
+                process.is_fenced = true;
+                let grace = process.assigned.stop.grace.0;
+                process.due = self.now.after(Span(self.random.below(grace)));
             }
         }
     }
@@ -320,7 +325,9 @@ impl World {
             InstanceState::Stopping if is_due => {
                 process.is_alive = false;
                 process.state = InstanceState::Stopped;
-                self.stopped_by_platform.insert(id);
+                if !std::mem::take(&mut process.is_fenced) {
+                    self.stopped_by_platform.insert(id);
+                }
             }
             InstanceState::Allocated
             | InstanceState::Starting
