@@ -15,6 +15,10 @@ mod failures;
 #[cfg(test)]
 mod kinds;
 #[cfg(test)]
+mod leaks;
+#[cfg(test)]
+mod login;
+#[cfg(test)]
 mod readme;
 #[cfg(test)]
 mod rollout;
