@@ -5,6 +5,7 @@
 //! in the same entry of the log, in [`jobs`]' `settle`.
 
 mod applications;
+mod builds;
 mod instances;
 mod jobs;
 mod nodes;

@@ -1,8 +1,8 @@
 //! The replicated state: what every pacemaker agrees on.
 //!
-//! Owns the records ([`records`]), what follows from them ([`routes`](crate::routes),
-//! [`assignment`](crate::assignment)) and the rules that always hold ([`invariants`]). It is
-//! changed only by [`State::apply`]. All maps are ordered, so that two replicas that applied the
+//! Owns the records ([`records`]), what follows from them ([`State::routes`],
+//! [`State::assignment`]) and the rules that always hold ([`invariants`]). It is changed only by
+//! [`State::apply`]. All maps are ordered, so that two replicas that applied the
 //! same log are equal byte for byte.
 
 pub mod invariants;

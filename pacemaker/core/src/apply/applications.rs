@@ -4,6 +4,8 @@
 //! busy and names it. It is not queued, because what the user saw when asking may be gone when
 //! its turn comes.
 
+mod checks;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::api::VersionState;
@@ -16,14 +18,15 @@ use common::id::{
 use common::job::{JobKind, StepName};
 use common::manifest::MANIFEST_MAX_BYTES;
 
+use self::checks::{
+    check_idle, check_not_current, check_prepared, check_quantity, check_spec, has_room,
+    instances_of, version_state, wanted_instances,
+};
 use crate::apply::{jobs, reject};
 use crate::claims::check_claims;
 use crate::command::{Outcome, Rejection, RejectionCode, VersionTarget};
 use crate::offers::check_offered;
-use crate::state::limits::{
-    APPLICATIONS_MAX, HOSTNAMES_PER_VERSION_MAX, INSTANCE_TYPES_MAX, INSTANCES_MAX,
-    INSTANCES_PER_TYPE_MAX, VERSIONS_PER_APPLICATION_MAX,
-};
+use crate::state::limits::{APPLICATIONS_MAX, INSTANCES_MAX, VERSIONS_PER_APPLICATION_MAX};
 use crate::state::records::{Application, Version, VersionGoal};
 use crate::transition::Transition;
 
@@ -380,122 +383,4 @@ impl Transition<'_> {
         check_idle(application)?;
         Ok((application, version))
     }
-}
-
-fn check_idle(application: &Application) -> Result<(), Rejection> {
-    match application.job {
-        None => Ok(()),
-        Some(job) => Err(reject(
-            RejectionCode::Busy,
-            format!(
-                "job {job} of application `{}` is under way: wait for it, or abort it",
-                application.name
-            ),
-        )),
-    }
-}
-
-fn check_prepared(application: &Application, version: &Version) -> Result<(), Rejection> {
-    if version.package.is_some() {
-        return Ok(());
-    }
-    Err(version_state(
-        application,
-        version,
-        "was never built: deploy again",
-    ))
-}
-
-fn check_not_current(
-    application: &Application,
-    version: &Version,
-    what: &str,
-) -> Result<(), Rejection> {
-    if application.current == Some(version.number) {
-        return Err(version_state(
-            application,
-            version,
-            &format!("is current and cannot be {what}: promote another version first"),
-        ));
-    }
-    Ok(())
-}
-
-fn version_state(application: &Application, version: &Version, what: &str) -> Rejection {
-    reject(
-        RejectionCode::VersionState,
-        format!(
-            "version {} of `{}` {what}",
-            version.number, application.name
-        ),
-    )
-}
-
-/// The manifest has been checked where it was parsed; these are the bounds of the state.
-fn check_spec(spec: &VersionSpec) -> Result<(), Rejection> {
-    let count = spec.instance_types.len();
-    if count == 0 || count > INSTANCE_TYPES_MAX {
-        return Err(reject(
-            RejectionCode::LimitExceeded,
-            format!("a version has 1 to {INSTANCE_TYPES_MAX} instance types, not {count}"),
-        ));
-    }
-    let hostnames = spec
-        .instance_types
-        .iter()
-        .map(|instance_type| instance_type.hostnames.len())
-        .fold(0_usize, usize::saturating_add);
-    if hostnames > HOSTNAMES_PER_VERSION_MAX {
-        return Err(reject(
-            RejectionCode::LimitExceeded,
-            format!("a version has at most {HOSTNAMES_PER_VERSION_MAX} hostnames, not {hostnames}"),
-        ));
-    }
-    let mut names = BTreeSet::new();
-    for instance_type in &spec.instance_types {
-        if !names.insert(instance_type.name.as_str().to_ascii_lowercase()) {
-            return Err(reject(
-                RejectionCode::Invalid,
-                format!("instance type `{}` is there twice", instance_type.name),
-            ));
-        }
-        check_quantity(&instance_type.name, instance_type.quantity)?;
-    }
-    Ok(())
-}
-
-fn check_quantity(name: &InstanceTypeName, quantity: u32) -> Result<(), Rejection> {
-    if quantity > INSTANCES_PER_TYPE_MAX {
-        return Err(reject(
-            RejectionCode::LimitExceeded,
-            format!(
-                "{quantity} instances of `{name}` are more than {INSTANCES_PER_TYPE_MAX}, the most of one type"
-            ),
-        ));
-    }
-    Ok(())
-}
-
-fn instances_of(spec: &VersionSpec) -> u32 {
-    spec.instance_types
-        .iter()
-        .map(|instance_type| instance_type.quantity)
-        .fold(0, u32::saturating_add)
-}
-
-fn wanted_instances(version: &Version) -> u32 {
-    version
-        .quantities
-        .values()
-        .copied()
-        .fold(0, u32::saturating_add)
-}
-
-/// True when a version can be added, because there are few or because an old one can go.
-fn has_room(application: &Application) -> bool {
-    application.versions.len() < VERSIONS_PER_APPLICATION_MAX
-        || application
-            .versions
-            .values()
-            .any(|version| jobs::is_removable(application, version))
 }
