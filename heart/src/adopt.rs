@@ -99,7 +99,7 @@ fn adopt_instance(
         tracing::error!(instance = %id, error = chain(&error), "adopting an instance");
         Found::Ended(None)
     });
-    let has_passed = runs::has_passed(&directory.run(), entry.runs);
+    let has_passed = runs::has_passed(&directory.run());
     let is_lost = entry.boot_id != boot_id && !entry.is_synced;
     entry.is_laid_out = entry.is_laid_out && !is_lost && directory.code().is_dir();
     if entry.is_laid_out {

@@ -196,3 +196,6 @@ impl Reporter {
         Err(reason)
     }
 }
+
+#[cfg(test)]
+mod tests;

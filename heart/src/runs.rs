@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::crash_point::{Crash, CrashPoint};
 use crate::failure::{failure, failure_of};
+use crate::fetch::remove_if_present;
 use crate::shim::{self, Ending, ProcessIdentity, ProcessRecord, Spawner, Specification, Started};
 
 /// How often a process is looked at whose end cannot be waited for.
@@ -68,6 +69,7 @@ fn launch(
         let text = format!("the specification of the process could not be written: {error}");
         failure(FailureCode::Disk, text)
     };
+    remove_if_present(&run_directory.join(PASSED)).map_err(disk)?;
     specification.write(run_directory).map_err(disk)?;
     match spawner.spawn(run_directory) {
         Ok(Started::Running(record)) => Ok(record),
@@ -114,16 +116,16 @@ fn watched(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 ///
 /// A heart that adopts the process must not call it starting again: routers would turn away. Not
 /// fsynced: after a power cut there is no process to adopt.
-pub(crate) fn note_passed(run_directory: &Path, run: u64) -> io::Result<()> {
-    std::fs::write(run_directory.join(PASSED), run.to_string())
+pub(crate) fn note_passed(run_directory: &Path) -> io::Result<()> {
+    std::fs::write(run_directory.join(PASSED), "")
 }
 
-/// True when this run has passed its start check.
-pub(crate) fn has_passed(run_directory: &Path, run: u64) -> bool {
-    std::fs::read_to_string(run_directory.join(PASSED)).is_ok_and(|text| text == run.to_string())
+/// True when the run in this directory has passed its start check.
+pub(crate) fn has_passed(run_directory: &Path) -> bool {
+    run_directory.join(PASSED).exists()
 }
 
-/// The file that says which run has passed its start check.
+/// The file that says that the run has passed its start check; the next run removes it.
 const PASSED: &str = "passed";
 
 /// Asks a process to end; failures are logged, since the heart kills what does not end.

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, Moment};
 use crate::contact::{Contact, FenceRule};
 use crate::execute::{Executor, Launch};
-use crate::local::journal::{Journal, Written};
+use crate::local::journal::Journal;
 use crate::local::{Event, Fence, Local};
 use crate::plan::{self, HeartAction};
 use crate::ports;
@@ -238,6 +238,7 @@ impl Sync {
         if is_restart {
             self.executor.metrics.note_restart();
         }
+        let had_port = self.has_port(id) || assigned.standalone;
         if let Err(no_port) = self.local.begin_launch(assigned, ports::BY_BINDING, now) {
             tracing::error!(instance = %id, error = %no_port, "starting an instance");
             return;
@@ -246,7 +247,9 @@ impl Sync {
             return;
         };
         let entry = held.entry.clone();
-        let journaled: Written = self.journal.note(id, Some(&entry));
+        let noted = self.journal.note(id, Some(&entry));
+        // A port must be in the journal before a process may have it; a number of runs need not.
+        let journaled = (!had_port).then_some(noted);
         let cancelled = self.begin_work(id);
         self.executor.launch(Launch {
             assigned: assigned.clone(),
@@ -256,6 +259,13 @@ impl Sync {
             journaled,
             cancelled,
         });
+    }
+
+    fn has_port(&self, id: InstanceId) -> bool {
+        self.local
+            .instances
+            .get(&id)
+            .is_some_and(|held| held.entry.port.is_some())
     }
 
     fn stop(&self, id: InstanceId) {

@@ -31,8 +31,8 @@ pub(crate) struct Launch {
     pub(crate) run: u64,
     /// True when the startup commands are due.
     pub(crate) needs_startup: bool,
-    /// The port and the run are on disk once this resolves.
-    pub(crate) journaled: Written,
+    /// A port that is new is on disk once this resolves.
+    pub(crate) journaled: Option<Written>,
     /// Gives up when this is cancelled before the process exists.
     pub(crate) cancelled: CancellationToken,
 }
@@ -95,10 +95,11 @@ impl Shared {
             scripts.run(&self.runs, &launch.cancelled).await?;
             self.crash.at(CrashPoint::AfterStartup);
         }
-        launch
-            .journaled
-            .await
-            .map_err(|error| failure_of(FailureCode::Disk, &error))?;
+        if let Some(journaled) = launch.journaled {
+            journaled
+                .await
+                .map_err(|error| failure_of(FailureCode::Disk, &error))?;
+        }
         let permit = self.spawns.acquire().await;
         let _permit = permit.expect("the semaphore is never closed");
         if launch.cancelled.is_cancelled() {

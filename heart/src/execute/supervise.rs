@@ -73,7 +73,7 @@ impl Supervision {
 
     fn note_passed(&self, executor: &Executor) {
         let run_directory = executor.directories.instance(self.instance).run();
-        if let Err(error) = runs::note_passed(&run_directory, self.run) {
+        if let Err(error) = runs::note_passed(&run_directory) {
             tracing::warn!(instance = %self.instance, %error, "noting that a start check was passed");
         }
     }

@@ -273,7 +273,7 @@ async fn packages_that_nothing_needs_are_removed_in_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cycles_of_start_and_stop_leak_nothing() {
     const CYCLES: u64 = 1000;
-    const AT_ONCE: u64 = 10;
+    const AT_ONCE: u64 = 25;
     let node = Node::started().await;
     let keeper = node.worker(1, "exec sleep 1000");
     node.pacemaker.assign_instances(vec![keeper.clone()]);
@@ -283,7 +283,7 @@ async fn cycles_of_start_and_stop_leak_nothing() {
         for id in from..from + AT_ONCE {
             let mut worker = node.worker(id, "exec sleep 1000");
             worker.standalone_wait = Span(1);
-            // Half of them with a port, half of them crash.
+            // Half of them have a port.
             if id % 2 == 0 {
                 worker = node.server(id);
             }
@@ -302,7 +302,7 @@ async fn cycles_of_start_and_stop_leak_nothing() {
     let before = Held::now();
 
     for round in 0..CYCLES / AT_ONCE {
-        batch(100 + round * AT_ONCE).await;
+        batch(1000 + round * AT_ONCE).await;
     }
 
     eventually(
