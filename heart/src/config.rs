@@ -124,11 +124,11 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn check(change: impl FnOnce(&mut Config), expected: Option<Error>) {
+    fn check(change: impl FnOnce(&mut Config), expected: Option<&Error>) {
         let client = Client::new(&["http://127.0.0.1:1".to_owned()], "token").unwrap();
         let mut config = Config::new(NodeId(1), "/data".into(), "/bin/pm".into(), client);
         change(&mut config);
-        assert_eq!(config.check().err(), expected);
+        assert_eq!(config.check().err().as_ref(), expected);
     }
 
     #[test]
@@ -136,29 +136,29 @@ mod tests {
         check(|_| {}, None);
         check(
             |config| config.data_dir = "data".into(),
-            Some(Error::DataDirectory("data".into())),
+            Some(&Error::DataDirectory("data".into())),
         );
         check(
             |config| config.shim_program = "pm".into(),
-            Some(Error::ShimProgram("pm".into())),
+            Some(&Error::ShimProgram("pm".into())),
         );
         check(
             |config| config.ports = 80..=90,
-            Some(Error::Ports {
+            Some(&Error::Ports {
                 first: 80,
                 last: 90,
             }),
         );
         check(
             |config| config.ports = RangeInclusive::new(3000, 2000),
-            Some(Error::Ports {
+            Some(&Error::Ports {
                 first: 3000,
                 last: 2000,
             }),
         );
         check(
             |config| config.node_ttl = Span(10),
-            Some(Error::NodeTtl(Span(10))),
+            Some(&Error::NodeTtl(Span(10))),
         );
     }
 }

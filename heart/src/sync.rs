@@ -31,8 +31,9 @@ use crate::runs;
 /// Events taken in before the plan is made anew: a burst costs one plan.
 const EVENTS_PER_TICK: usize = 256;
 
-/// How long after a directory was made it is written to disk: not in the way of what is starting.
-const HOUSEKEEPING_AFTER: Span = Span::seconds(2);
+/// How long after a directory was made it is written to disk: not in the way of what is starting,
+/// and once for everything that was made meanwhile, because it writes the whole file system.
+const HOUSEKEEPING_AFTER: Span = Span::seconds(5);
 
 /// The loop's state.
 #[derive(Debug)]
