@@ -280,3 +280,57 @@ fn kill(run_directory: &Path, id: InstanceId) -> Result<(), Error> {
 fn pause() {
     std::thread::sleep(LOOK_EVERY);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    const ONE: InstanceId = InstanceId(1);
+
+    /// A directory with one instance, laid out in a boot, whose records are unreadable.
+    fn adopted(boot_id: &str, is_synced: bool) -> (Held, WorkDirectory, tempfile::TempDir) {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::new(root.path().to_owned());
+        let directory = directories.instance(ONE);
+        fs::create_dir_all(directory.code()).unwrap();
+        fs::create_dir_all(directory.run()).unwrap();
+        for record in ["specification.json", "process.json"] {
+            fs::write(directory.run().join(record), "").unwrap();
+        }
+        let mut entry = Entry::new(&samples::instance(1), boot_id);
+        (entry.is_laid_out, entry.is_synced) = (true, is_synced);
+        entry.port = Some(20_000);
+        let entries = BTreeMap::from([(ONE, entry)]);
+
+        let mut instances = adopt(&directories, entries, "this boot").unwrap();
+
+        (instances.remove(&ONE).unwrap(), directory, root)
+    }
+
+    #[test]
+    fn after_a_power_cut_only_what_is_known_to_be_on_disk_is_used() {
+        let (held, directory, _root) = adopted("another boot", false);
+        assert!(!held.entry.is_laid_out);
+        assert!(!directory.code().exists());
+
+        let (held, directory, _root) = adopted("another boot", true);
+        assert!(held.entry.is_laid_out);
+        assert!(directory.code().exists());
+        assert_eq!(held.entry.boot_id, "this boot");
+        assert_eq!(held.entry.port, Some(20_000));
+        assert_eq!(
+            (held.condition, held.entry.failure),
+            (Condition::Idle, None)
+        );
+    }
+
+    #[test]
+    fn records_that_cannot_be_read_cost_one_restart() {
+        let (held, _, _root) = adopted("this boot", false);
+
+        assert_eq!(held.condition, Condition::Idle);
+        assert_eq!(held.entry.failure.unwrap().code, FailureCode::Exited);
+        assert!(held.entry.is_laid_out);
+    }
+}
