@@ -262,7 +262,7 @@ async fn attempt(
     let was_idle = idle.is_some();
     let mut connection = match idle {
         Some(connection) => connection,
-        None => match backends::connect(worker, backend, purpose).await {
+        None => match Box::pin(backends::connect(worker, backend, purpose)).await {
             Ok(connection) => connection,
             Err(refusal) => {
                 failed.exclude(backend);

@@ -3,6 +3,7 @@
 //! Each worker has its own copy of every counter and is the only one that writes it, so adding is
 //! a plain load and store; [`metrics`](crate::metrics) adds the copies up when it is asked.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -56,25 +57,30 @@ impl RouteLabels {
 #[derive(Debug)]
 pub(crate) struct RouteStatistics {
     pub(crate) labels: RouteLabels,
-    workers: Box<[RouteCounters]>,
+    /// Made when a worker first counts: most of many applications are asked for by few.
+    workers: Box<[OnceLock<Box<RouteCounters>>]>,
 }
 
 impl RouteStatistics {
     pub(crate) fn new(labels: RouteLabels, workers: usize) -> Self {
         Self {
             labels,
-            workers: (0..workers).map(|_| RouteCounters::default()).collect(),
+            workers: (0..workers).map(|_| OnceLock::new()).collect(),
         }
     }
 
     /// The copy of one worker.
     pub(crate) fn of_worker(&self, worker: usize) -> &RouteCounters {
-        &self.workers[worker]
+        self.workers[worker].get_or_init(Box::default)
     }
 
     /// The sum of one counter over all workers.
     pub(crate) fn sum(&self, counter: impl Fn(&RouteCounters) -> &Counter) -> u64 {
-        self.workers.iter().map(|copy| counter(copy).get()).sum()
+        self.workers
+            .iter()
+            .filter_map(OnceLock::get)
+            .map(|copy| counter(copy).get())
+            .sum()
     }
 }
 

@@ -62,7 +62,8 @@ pub(super) async fn choose(
             Ok(Chosen { backend, at })
         }
         Found::None(refusal) => Err(refusal),
-        Found::Hold => hold(worker, record, name, failed).await,
+        // Boxed, like every rare wait: each connection keeps room for this future.
+        Found::Hold => Box::pin(hold(worker, record, name, failed)).await,
     }
 }
 
