@@ -1,7 +1,6 @@
 //! One connection of a client: HTTP/1 or HTTP/2 in front, watched and drained by its worker.
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -146,10 +145,7 @@ async fn drive(worker: Rc<Worker>, client: Rc<Client>, watched: &Watched, stream
     let (remote, activity) = (client.remote, Arc::clone(&client.activity));
     let service = {
         let worker = Rc::clone(&worker);
-        service_fn(move |request| {
-            let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
-            async move { Ok::<_, Infallible>(proxy::serve(worker, client, request).await) }
-        })
+        service_fn(move |request| proxy::serve(Rc::clone(&worker), Rc::clone(&client), request))
     };
     let builder = builder();
     let stream = TokioIo::new(ClientStream {

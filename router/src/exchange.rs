@@ -7,15 +7,19 @@
 //! the connection get a task, so that a slow reader cannot stop the upload.
 
 use std::fmt;
-use std::future::Future as _;
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
+use tokio::task::coop::{Unconstrained, unconstrained};
+use tokio::time::{Instant, Sleep};
 
 use crate::body::RequestBody;
 use crate::gather::Gathering;
@@ -82,33 +86,33 @@ impl BackendConnection {
     ///
     /// No waker is left behind, so that whoever used it last is not woken by its end.
     pub(crate) fn is_ready(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.driver.drive(&mut Context::from_waker(Waker::noop()));
         match self.driver {
             Driver::Inline(_) => self.sender.is_ready(),
             Driver::Task | Driver::Ended => false,
         }
     }
 
-    /// Sends `request` and waits for the head of the response.
-    pub(crate) async fn send(
+    /// Sends `request` and waits for the head of the response, at most for `limit` from `chosen` on.
+    ///
+    /// As long as `sent_bytes` grows, the body still moves towards the backend, and the time that
+    /// the backend has begins anew. `None` when it is over.
+    pub(crate) fn send<P: Fn() -> u64>(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendFailure> {
-        let response = self.sender.try_send_request(request);
-        match self.driver {
-            Driver::Task | Driver::Ended => response.await,
-            Driver::Inline(_) => {
-                // Only `drive` makes the response come, so nothing needs to wake for it; without
-                // a budget of its own it cannot return early and count on being woken.
-                let mut response = pin!(tokio::task::unconstrained(response));
-                std::future::poll_fn(|ctx| {
-                    self.drive(ctx);
-                    response
-                        .as_mut()
-                        .poll(&mut Context::from_waker(Waker::noop()))
-                })
-                .await
-            }
+        chosen: std::time::Instant,
+        limit: Duration,
+        sent_bytes: P,
+    ) -> Sending<'_, impl Future<Output = Sent>, P> {
+        Sending {
+            // Only `drive` makes the response come, so nothing needs to wake for it; without a
+            // budget of its own it cannot return early and count on being woken.
+            response: unconstrained(self.sender.try_send_request(request)),
+            driver: &mut self.driver,
+            timer: tokio::time::sleep_until(Instant::from(chosen + limit)),
+            limit,
+            sent_bytes,
+            progress: 0,
         }
     }
 
@@ -130,7 +134,7 @@ impl BackendConnection {
         body: &mut Incoming,
         ctx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<bytes::Bytes>, hyper::Error>>> {
-        self.drive(ctx);
+        self.driver.drive(ctx);
         match self.driver {
             Driver::Task => Pin::new(body).poll_frame(ctx),
             Driver::Inline(_) | Driver::Ended => {
@@ -138,9 +142,11 @@ impl BackendConnection {
             }
         }
     }
+}
 
+impl Driver {
     fn drive(&mut self, ctx: &mut Context<'_>) {
-        let Driver::Inline(connection) = &mut self.driver else {
+        let Self::Inline(connection) = self else {
             return;
         };
         if let Poll::Ready(result) = Pin::new(connection).poll(ctx) {
@@ -148,8 +154,52 @@ impl BackendConnection {
                 tracing::debug!(%error, "a connection to a backend broke");
             }
             // Dropping it hands back what it had not taken.
-            self.driver = Driver::Ended;
+            *self = Self::Ended;
         }
+    }
+}
+
+/// What came of a request that was sent.
+type Sent = Result<Response<Incoming>, SendFailure>;
+
+pin_project! {
+    /// A request under way; by hand, because an `async fn` would keep it twice.
+    pub(crate) struct Sending<'connection, R, P> {
+        #[pin]
+        response: Unconstrained<R>,
+        driver: &'connection mut Driver,
+        #[pin]
+        timer: Sleep,
+        limit: Duration,
+        sent_bytes: P,
+        progress: u64,
+    }
+}
+
+impl<R: Future<Output = Sent>, P: Fn() -> u64> Future for Sending<'_, R, P> {
+    type Output = Option<Sent>;
+
+    fn poll(self: Pin<&mut Self>, ctx: &mut Context<'_>) -> Poll<Option<Sent>> {
+        let mut this = self.project();
+        this.driver.drive(ctx);
+        let polled = match this.driver {
+            Driver::Inline(_) | Driver::Ended => {
+                this.response.poll(&mut Context::from_waker(Waker::noop()))
+            }
+            Driver::Task => this.response.poll(ctx),
+        };
+        if let Poll::Ready(sent) = polled {
+            return Poll::Ready(Some(sent));
+        }
+        while this.timer.as_mut().poll(ctx).is_ready() {
+            let bytes = (this.sent_bytes)();
+            if std::mem::replace(this.progress, bytes) == bytes {
+                return Poll::Ready(None);
+            }
+            let next = Instant::now() + *this.limit;
+            this.timer.as_mut().reset(next);
+        }
+        Poll::Pending
     }
 }
 

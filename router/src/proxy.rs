@@ -8,15 +8,14 @@
 mod backends;
 mod tunnel;
 
-use std::pin::pin;
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body as _, Incoming};
-use tokio::time::timeout;
+use hyper::upgrade::OnUpgrade;
 
 use crate::answer::Refusal;
 use crate::backend::Backend;
@@ -36,66 +35,102 @@ use tunnel::Tunnel;
 const RETRIES_MAX: u32 = 2;
 
 /// Serves one request of `client`; a failure is an answer too.
-pub(crate) async fn serve(
+///
+/// What needs no waiting is done before the future exists, and the future keeps one copy of what it
+/// needs: it is moved for each request, and every connection keeps room for it.
+pub(crate) fn serve(
     worker: Rc<Worker>,
     client: Rc<Client>,
     request: Request<Incoming>,
-) -> Response<ResponseBody> {
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
     let mut record = Record::begin(&worker, &client, &request);
-    let response = match forward(&worker, &client, &mut record, request).await {
-        Ok((response, None)) => response,
-        Ok((response, Some(tunnel))) => {
-            tunnel.spawn(worker, client, record);
-            return response;
+    let mut prepared = Prepared::new(&worker, &client, &mut record, request);
+    async move {
+        let answer = match &mut prepared {
+            Ok(prepared) => exchange(&worker, &mut record, prepared).await,
+            Err(refusal) => Err(*refusal),
+        };
+        let settled = answer.and_then(|answer| settle(answer, &mut prepared));
+        let response = match settled {
+            Ok((response, None)) => response,
+            Ok((response, Some(tunnel))) => {
+                tunnel.spawn(worker, client, record);
+                return Ok(response);
+            }
+            Err(refusal) => {
+                record.refused(refusal);
+                refusal.response()
+            }
+        };
+        Ok(response.map(|body| body.with_record(record)))
+    }
+}
+
+/// A request that may be forwarded, and by what its route is found.
+struct Prepared {
+    name: HostName,
+    outgoing: Outgoing,
+    /// The client's half of the tunnel to come.
+    upgrade: Option<OnUpgrade>,
+}
+
+impl Prepared {
+    fn new(
+        worker: &Worker,
+        client: &Client,
+        record: &mut Record,
+        mut request: Request<Incoming>,
+    ) -> Result<Self, Refusal> {
+        let upgrade = headers::websocket(request.headers())
+            .filter(|_| request.version() == Version::HTTP_11 && request.body().is_end_stream())
+            .map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
+        let (mut parts, body) = request.into_parts();
+        let host = target::settle(&mut parts)?;
+        let name = HostName::parse(host.as_bytes()).ok_or(Refusal::NoRoute)?;
+        let origin = Origin {
+            client: &client.address,
+            host: &host,
+            port: &worker.shared.port,
+            scheme: "http",
+            is_trusted: client.is_trusted,
+        };
+        let headers = &mut parts.headers;
+        let id = headers::forward_request(headers, &origin, || worker.random.request_id());
+        record.set_request_id(id);
+        let upgrade = upgrade.map(|(protocol, client_side)| {
+            headers::ask_for_upgrade(headers, protocol);
+            client_side
+        });
+        let outgoing = Outgoing::new(parts, body, client, record);
+        Ok(Self {
+            name,
+            outgoing,
+            upgrade,
+        })
+    }
+
+    fn purpose(&self) -> Purpose {
+        match self.upgrade {
+            None => Purpose::Request,
+            Some(_) => Purpose::Upgrade,
         }
-        Err(refusal) => {
-            record.refused(refusal);
-            refusal.response()
-        }
-    };
-    response.map(|body| body.with_record(record))
+    }
 }
 
 /// The response to a client, and what follows it when it is a 101.
-type Forwarded = (Response<ResponseBody>, Option<Tunnel>);
+type Settled = (Response<ResponseBody>, Option<Tunnel>);
 
-async fn forward(
-    worker: &Rc<Worker>,
-    client: &Client,
-    record: &mut Record,
-    mut request: Request<Incoming>,
-) -> Result<Forwarded, Refusal> {
-    let upgrade = headers::websocket(request.headers())
-        .filter(|_| request.version() == Version::HTTP_11 && request.body().is_end_stream())
-        .map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
-    let (mut parts, body) = request.into_parts();
-    let host = target::settle(&mut parts)?;
-    let name = HostName::parse(host.as_bytes()).ok_or(Refusal::NoRoute)?;
-    let origin = Origin {
-        client: &client.address,
-        host: &host,
-        port: &worker.shared.port,
-        scheme: "http",
-        is_trusted: client.is_trusted,
+fn settle(answer: Answer, prepared: &mut Result<Prepared, Refusal>) -> Result<Settled, Refusal> {
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(refusal) => return Err(*refusal),
     };
-    let id = headers::forward_request(&mut parts.headers, &origin, || worker.random.request_id());
-    record.set_request_id(id);
-
-    let purpose = match &upgrade {
-        None => Purpose::Request,
-        Some((protocol, _)) => {
-            headers::ask_for_upgrade(&mut parts.headers, protocol.clone());
-            Purpose::Upgrade
-        }
-    };
-    let mut outgoing = Outgoing::new(parts, body, client, record);
-    let answer = exchange(worker, record, &name, &mut outgoing, purpose).await?;
-    match upgrade {
-        Some((_, client_side)) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+    match prepared.upgrade.take() {
+        Some(client_side) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             let (response, tunnel) = tunnel::accept(answer, client_side)?;
             Ok((response, Some(tunnel)))
         }
-        Some(_) | None => Ok((respond(answer, &outgoing)?, None)),
+        Some(_) | None => Ok((respond(answer, &prepared.outgoing)?, None)),
     }
 }
 
@@ -181,13 +216,11 @@ impl Outgoing {
     }
 }
 
-/// Sends `outgoing` to a backend of the route for `name`, to another when that is safe.
+/// Sends a request to a backend of its route, to another when that is safe.
 async fn exchange(
     worker: &Rc<Worker>,
     record: &mut Record,
-    name: &HostName,
-    outgoing: &mut Outgoing,
-    purpose: Purpose,
+    prepared: &mut Prepared,
 ) -> Result<Answer, Refusal> {
     let mut failed = Failed::default();
     let mut last = None;
@@ -196,14 +229,12 @@ async fn exchange(
             record.retry();
             failed.attempts = retries;
         }
-        let chosen = backends::choose(worker, record, name, &failed).await;
-        let chosen = match (chosen, last) {
-            (Ok(chosen), _) => chosen,
-            // There is no other backend to try: what the tried one did is the answer.
-            (Err(_), Some(refusal)) => return Err(refusal),
-            (Err(refusal), None) => return Err(refusal),
+        let chosen = match backends::choose(worker, record, &prepared.name, &failed).await {
+            Ok(chosen) => chosen,
+            // With no other backend to try, what the tried one did is the answer.
+            Err(refusal) => return Err(last.unwrap_or(refusal)),
         };
-        match attempt(worker, record, &chosen, outgoing, purpose, &mut failed).await {
+        match attempt(worker, record, &chosen, prepared, &mut failed).await {
             Ok(answer) => return Ok(answer),
             Err(Attempt::Final(refusal)) => return Err(refusal),
             Err(Attempt::Again(refusal)) => last = Some(refusal),
@@ -250,11 +281,12 @@ async fn attempt(
     worker: &Rc<Worker>,
     record: &mut Record,
     chosen: &Chosen,
-    outgoing: &mut Outgoing,
-    purpose: Purpose,
+    prepared: &mut Prepared,
     failed: &mut Failed,
 ) -> Result<Answer, Attempt> {
     let Chosen { backend, at } = chosen;
+    let purpose = prepared.purpose();
+    let outgoing = &mut prepared.outgoing;
     let idle = match purpose {
         Purpose::Request if !failed.needs_fresh => worker.pool.take(backend, *at),
         Purpose::Request | Purpose::Upgrade => None,
@@ -270,12 +302,13 @@ async fn attempt(
             }
         },
     };
-    let sent = connection.send(outgoing.take());
-    let limit = worker.shared.limits.response;
-    match in_time(sent, limit, outgoing.upload.as_deref())
-        .await
-        .map_err(Attempt::Final)?
-    {
+    let sent = {
+        let limit = worker.shared.limits.response;
+        let upload = outgoing.upload.clone();
+        let moves = move || upload.as_ref().map_or(0, |upload| upload.bytes.get());
+        connection.send(outgoing.take(), *at, limit, moves).await
+    };
+    match sent.ok_or(Attempt::Final(Refusal::BackendTimeout))? {
         Ok(response) => {
             record.answered(response.status(), at.elapsed());
             Ok(Answer {
@@ -291,27 +324,6 @@ async fn attempt(
             }
             Err(judge(outgoing, failure, failed))
         }
-    }
-}
-
-/// Waits for a response's head; as long as the body still moves towards the backend, the time that
-/// the backend has begins anew.
-async fn in_time<T>(
-    sent: impl Future<Output = T>,
-    limit: Duration,
-    upload: Option<&Upload>,
-) -> Result<T, Refusal> {
-    let mut sent = pin!(sent);
-    let mut progress = 0;
-    loop {
-        if let Ok(result) = timeout(limit, sent.as_mut()).await {
-            return Ok(result);
-        }
-        let bytes = upload.map_or(0, |upload| upload.bytes.get());
-        if bytes == progress {
-            return Err(Refusal::BackendTimeout);
-        }
-        progress = bytes;
     }
 }
 
