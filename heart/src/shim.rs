@@ -67,8 +67,7 @@ pub fn main(run_directory: &Path) -> ExitCode {
 
 fn run_here(run_directory: &Path) -> io::Result<()> {
     supervise::inherit_to_application()?;
-    let prepared = supervise::Prepared::new()?;
-    supervise::run(run_directory, prepared, None, Box::new(|| {}))
+    supervise::run(run_directory, supervise::Prepared::new()?, None, || {})
 }
 
 /// Asks a shim to stop its application; returns at once.

@@ -1,37 +1,29 @@
 //! Executes the application: its own session, default signals, nothing inherited.
 //!
-//! The child borrows the shim's memory until it executes the program, as a child of `posix_spawn`
-//! does: a fork would copy page tables and then fault on every page that either of the two touches.
-//! Unlike there the shim does not wait for it. The child holds the answer pipe open; its execution
-//! closes it, and that is what tells the spawner, without another switch to the shim.
+//! Done as `posix_spawn` does it, by a child that borrows the shim's memory until it executes the
+//! program, and by hand because `posix_spawn` cannot tie the child's life to its parent's. Forking
+//! would copy page tables and then fault on every page that either of the two touches.
 #![expect(
     unsafe_code,
     reason = "a process that shares memory with its parent can only be made by hand"
 )]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use rustix::fs::Access;
+use nix::sched::CloneFlags;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitOptions};
 
-use super::specification::{RUN_VARIABLE, Specification, StoredSpecification};
+use super::specification::{RUN_VARIABLE, StoredSpecification};
 
 /// Enough for a dozen system calls in a row in a debug build.
 const STACK_BYTES: usize = 16 << 10;
-
-/// What the processors of today want of a stack.
-const STACK_ALIGNMENT: usize = 16;
-
-/// What a child that could not execute the program adds to the answer.
-pub(super) const NOT_EXECUTED: u8 = b'!';
 
 /// Searched when the environment has no `PATH`, as the C library does it.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -43,59 +35,14 @@ pub(crate) struct Streams<'a> {
     pub(crate) output: BorrowedFd<'a>,
 }
 
-/// A child on its way to become the application.
-#[derive(Debug)]
-pub(crate) struct Launched {
-    pub(crate) pid: Pid,
-    launch: &'static Launch,
-}
-
-impl Launched {
-    /// What is run.
-    pub(crate) fn specification(&self) -> &'static Specification {
-        &self.launch.stored.specification
-    }
-
-    /// Why the program was not executed, once the child has ended; a sentence for the user.
-    pub(crate) fn failure(&self) -> Option<String> {
-        match self.launch.failure.load(Ordering::Acquire) {
-            0 => None,
-            errno => {
-                let error = io::Error::from_raw_os_error(errno);
-                Some(describe(&self.launch.stored, &error))
-            }
-        }
-    }
-}
-
-fn describe(stored: &StoredSpecification, error: &io::Error) -> String {
+/// Executes the application; an error is a sentence for the user.
+pub(crate) fn launch(stored: &StoredSpecification, streams: Streams<'_>) -> Result<Pid, String> {
     let specification = &stored.specification;
     let program = specification.arguments.first().map_or("", String::as_str);
     let directory = specification.directory.display();
-    format!("`{program}` could not be executed in {directory}: {error}")
-}
-
-/// Lets a child execute the application; an error is a sentence for the user.
-///
-/// `answer`, if there is one, must be closed on execution. Should that fail, the child writes
-/// [`NOT_EXECUTED`] to it before it ends.
-pub(crate) fn launch(
-    stored: StoredSpecification,
-    streams: Streams<'_>,
-    answer: Option<BorrowedFd<'_>>,
-) -> Result<Launched, String> {
-    let plan = Plan::new(&stored).map_err(|error| describe(&stored, &error))?;
-    // A shim launches once, so what the child borrows may as well stay for ever.
-    let launch: &'static Launch = Box::leak(Box::new(Launch {
-        stored,
-        plan,
-        input: streams.input.as_raw_fd(),
-        output: streams.output.as_raw_fd(),
-        answer: answer.map_or(-1, |answer| answer.as_raw_fd()),
-        failure: AtomicI32::new(0),
-    }));
-    let pid = start_child(launch).map_err(|error| describe(&launch.stored, &error))?;
-    Ok(Launched { pid, launch })
+    Plan::new(stored)
+        .and_then(|plan| execute(&plan, streams))
+        .map_err(|error| format!("`{program}` could not be executed in {directory}: {error}"))
 }
 
 /// Goes through the work before a launch once, so that the launch that counts finds the pages of
@@ -109,23 +56,10 @@ pub(crate) fn rehearse() {
     drop(std::hint::black_box((rehearsed, stack)));
 }
 
-/// What the child borrows.
-#[derive(Debug)]
-struct Launch {
-    stored: StoredSpecification,
-    plan: Plan,
-    input: RawFd,
-    output: RawFd,
-    /// -1 for none.
-    answer: RawFd,
-    /// The error number of a child that could not execute the program.
-    failure: AtomicI32,
-}
-
 /// Everything that the child needs, ready before it exists: it must not allocate.
-#[derive(Debug)]
 struct Plan {
-    program: CString,
+    /// The program's possible paths, in the order in which they are tried.
+    programs: Vec<CString>,
     arguments: Strings,
     environment: Strings,
     directory: CString,
@@ -133,7 +67,6 @@ struct Plan {
 }
 
 /// Texts as the kernel takes them: an array of pointers that ends with a null.
-#[derive(Debug)]
 struct Strings {
     /// Owns what the pointers point to.
     _texts: Vec<CString>,
@@ -161,12 +94,15 @@ impl Plan {
             let words = "no program is named";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
         };
-        let program = if program.contains('/') {
-            CString::new(program.as_str())?
+        let programs = if program.contains('/') {
+            vec![CString::new(program.as_str())?]
         } else {
             let path = specification.environment.get("PATH");
-            let path = path.map_or(DEFAULT_PATH, String::as_str);
-            search(program, path, &specification.directory)?
+            path.map_or(DEFAULT_PATH, String::as_str)
+                .split(':')
+                .map(|place| if place.is_empty() { "." } else { place })
+                .map(|place| CString::new(format!("{place}/{program}")))
+                .collect::<Result<_, _>>()?
         };
         let arguments: Result<_, _> = specification
             .arguments
@@ -181,7 +117,7 @@ impl Plan {
             .chain([CString::new(format!("{RUN_VARIABLE}={}", stored.marker))])
             .collect();
         Ok(Self {
-            program,
+            programs,
             arguments: Strings::new(arguments?),
             environment: Strings::new(environment?),
             directory: CString::new(specification.directory.as_os_str().as_bytes())?,
@@ -190,85 +126,58 @@ impl Plan {
     }
 }
 
-/// The first place of `path`, seen from `directory`, that holds a `program` which may be executed.
-/// As `execvp` does it, one that may not is passed over, and is the reason given when there is no
-/// other.
-fn search(program: &str, path: &str, directory: &Path) -> io::Result<CString> {
-    let mut reason = Errno::NOENT;
-    for place in path.split(':') {
-        let candidate = directory.join(place).join(program);
-        if !candidate.is_file() {
-            continue;
-        }
-        match rustix::fs::access(&candidate, Access::EXEC_OK) {
-            Ok(()) => return Ok(CString::new(candidate.as_os_str().as_bytes())?),
-            Err(errno) => reason = errno,
-        }
-    }
-    Err(reason.into())
-}
-
-fn start_child(launch: &'static Launch) -> io::Result<Pid> {
-    let stack = Box::leak(vec![0_u8; STACK_BYTES].into_boxed_slice());
-    let top = stack.as_mut_ptr_range().end;
-    let top = top.wrapping_sub(top.addr() % STACK_ALIGNMENT);
-    // SAFETY: the child runs in this memory beside this process, which has one thread. What it
-    // reads is never changed or freed; it writes to its own stack and to one atomic; it makes
-    // system calls only, neither allocates nor unwinds, and its descriptors, signals and directory
-    // are its own. The C library's errno is shared: the child touches it only when the execution
-    // fails, and meanwhile this process makes calls that either do not use it or succeed.
+fn execute(plan: &Plan, streams: Streams<'_>) -> io::Result<Pid> {
+    let failure = AtomicI32::new(0);
+    let mut stack = vec![0; STACK_BYTES];
+    let child = || {
+        let errno = become_application(plan, streams);
+        failure.store(errno.raw_os_error(), Ordering::Relaxed);
+        // The exit code; nobody looks at it.
+        1
+    };
+    // SAFETY: CLONE_VFORK keeps this process, which has one thread, from running until the child
+    // has executed the program or ended, so what the child borrows outlives its use and nothing is
+    // touched by two at once. The child runs on its own stack, makes system calls, neither
+    // allocates nor unwinds, and its descriptors, signals and directory are its own.
     let pid = unsafe {
-        libc::clone(
-            child,
-            top.cast(),
-            libc::CLONE_VM | libc::SIGCHLD,
-            ptr::from_ref(launch).cast_mut().cast(),
+        nix::sched::clone(
+            Box::new(child),
+            &mut stack,
+            CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK,
+            Some(libc::SIGCHLD),
         )
-    };
-    match pid {
-        -1 => Err(io::Error::last_os_error()),
-        pid => Pid::from_raw(pid).ok_or_else(|| io::Error::other("no process id")),
+    }?;
+    let pid = Pid::from_raw(pid.as_raw()).ok_or_else(|| io::Error::other("no process id"))?;
+    match failure.load(Ordering::Relaxed) {
+        0 => Ok(pid),
+        errno => {
+            // Ended already; it was never the application.
+            rustix::process::waitpid(Some(pid), WaitOptions::empty()).ok();
+            Err(io::Error::from_raw_os_error(errno))
+        }
     }
 }
 
-/// The child: becomes the application, or ends.
-extern "C" fn child(launch: *mut c_void) -> c_int {
-    // SAFETY: it is the leaked launch that was given to clone, and nobody changes it.
-    let launch: &Launch = unsafe { &*launch.cast_const().cast() };
-    let errno = match prepare(launch) {
-        Ok(()) => execute(&launch.plan),
+/// In the child: makes it what an application expects to be and executes the program. Returns only
+/// when that failed.
+fn become_application(plan: &Plan, streams: Streams<'_>) -> Errno {
+    match prepare(plan, streams) {
+        Ok(()) => execute_first(plan),
         Err(errno) => errno,
-    };
-    launch
-        .failure
-        .store(errno.raw_os_error(), Ordering::Release);
-    if launch.answer >= 0 {
-        // SAFETY: the descriptor was open when this process was made, which has its own table.
-        let answer = unsafe { BorrowedFd::borrow_raw(launch.answer) };
-        // A spawner that is gone does not miss it.
-        rustix::io::write(answer, &[NOT_EXECUTED]).ok();
     }
-    1
 }
 
-fn prepare(launch: &Launch) -> rustix::io::Result<()> {
+fn prepare(plan: &Plan, streams: Streams<'_>) -> rustix::io::Result<()> {
     rustix::process::setsid()?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    if rustix::process::getppid() != Some(launch.plan.shim) {
+    if rustix::process::getppid() != Some(plan.shim) {
         // The shim died before the line above took effect; nobody would ever stop this process.
         return Err(Errno::SRCH);
     }
-    // SAFETY: both were open when this process was made, which has its own table.
-    let (input, output) = unsafe {
-        (
-            BorrowedFd::borrow_raw(launch.input),
-            BorrowedFd::borrow_raw(launch.output),
-        )
-    };
-    rustix::stdio::dup2_stdin(input)?;
-    rustix::stdio::dup2_stdout(output)?;
-    rustix::stdio::dup2_stderr(output)?;
-    rustix::process::chdir::<&CStr>(&launch.plan.directory)?;
+    rustix::stdio::dup2_stdin(streams.input)?;
+    rustix::stdio::dup2_stdout(streams.output)?;
+    rustix::stdio::dup2_stderr(streams.output)?;
+    rustix::process::chdir::<&CStr>(&plan.directory)?;
     // The shim has blocked what it reads as events. Dispositions are the default ones already.
     // SAFETY: the set is initialised by sigemptyset before it is used.
     unsafe {
@@ -279,16 +188,27 @@ fn prepare(launch: &Launch) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Returns only when it failed.
-fn execute(plan: &Plan) -> Errno {
-    // SAFETY: program, arguments and environment are texts that end with NUL, in arrays that end
-    // with null, and stay in the plan. errno is read at once, see `start_child`.
-    unsafe {
-        libc::execve(
-            plan.program.as_ptr(),
-            plan.arguments.pointers.as_ptr(),
-            plan.environment.pointers.as_ptr(),
-        );
-        Errno::from_raw_os_error(*libc::__errno_location())
+/// Tries the program's paths in turn. As `execvp` does it, a file that may not be executed is
+/// passed over, and is the reason given when there is no other.
+fn execute_first(plan: &Plan) -> Errno {
+    let mut reason = Errno::NOENT;
+    for program in &plan.programs {
+        // SAFETY: program, arguments and environment are texts that end with NUL, in arrays that
+        // end with null, and live in the plan.
+        unsafe {
+            libc::execve(
+                program.as_ptr(),
+                plan.arguments.pointers.as_ptr(),
+                plan.environment.pointers.as_ptr(),
+            );
+        }
+        // Read at once: errno is this thread's, and the child borrows it with the rest.
+        // SAFETY: the C library's own place for it.
+        match Errno::from_raw_os_error(unsafe { *libc::__errno_location() }) {
+            Errno::NOENT | Errno::NOTDIR => {}
+            Errno::ACCESS => reason = Errno::ACCESS,
+            errno => return errno,
+        }
     }
+    reason
 }

@@ -124,7 +124,7 @@ fn wait_for_request(control: BorrowedFd<'_>, taken: OwnedFd) -> io::Result<()> {
     let Some((run_directory, answer)) = receive(control, &mut path)? else {
         return Ok(());
     };
-    let settled = move || {
+    supervise::run(&run_directory, prepared, Some(answer), move || {
         // Without a server there is nobody to fork another, and this run goes on all the same.
         rustix::io::write(&taken, &std::process::id().to_ne_bytes()).ok();
         drop(taken);
@@ -132,8 +132,7 @@ fn wait_for_request(control: BorrowedFd<'_>, taken: OwnedFd) -> io::Result<()> {
         if let Ok(nothing) = File::open("/dev/null") {
             rustix::stdio::dup2_stdin(nothing).ok();
         }
-    };
-    supervise::run(&run_directory, prepared, Some(answer), Box::new(settled))
+    })
 }
 
 /// The next request: a run directory and where to answer; `None` when there will be none.

@@ -22,9 +22,9 @@ use rustix::net::{
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::SERVER_DIRECTORY;
-use super::launch::NOT_EXECUTED;
-use super::record::{Ending, ExitRecord, ProcessRecord, Started};
+use super::record::Started;
 use super::server::REQUEST_MAX_BYTES;
+use super::supervise::ANSWER_END;
 
 /// A server that died is replaced and asked again; when that one dies as well, it is no accident.
 const ATTEMPTS: usize = 3;
@@ -35,8 +35,8 @@ const ANSWER_LIMIT: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-/// What an answer takes as a rule.
-const ANSWER_BYTES: usize = 512;
+/// An answer is one piece as a rule; a long message of a failure may take two.
+const ANSWER_PIECE_BYTES: usize = 4096;
 
 /// Starts one shim per run of an instance.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Spawner {
             let control = self.control()?;
             // A shim that died without an answer took its application with it, if it had one.
             if let Some(answer) = ask(&control, run_directory)? {
-                return understand(&answer, run_directory);
+                return serde_json::from_slice(&answer).map_err(|_| SpawnError::ShimDied);
             }
             self.discard(&control);
         }
@@ -198,56 +198,33 @@ fn ask(control: &OwnedFd, run_directory: &Path) -> Result<Option<Vec<u8>>, Spawn
         Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => return Ok(None),
         Err(errno) => return Err(SpawnError::Ask(errno.into())),
     }
-    // The shim and its child alone hold it now. It closes when the shim has answered and the child
-    // has executed the program, or when they end.
+    // The shim alone holds it now, so its death is the end of the file here.
     drop(answer_sender);
-    wait_closed(&answer)?;
-    let mut words = Vec::with_capacity(ANSWER_BYTES);
-    File::from(answer)
-        .read_to_end(&mut words)
-        .map_err(SpawnError::Ask)?;
-    Ok(Some(words).filter(|words| !words.is_empty()))
+    wait_readable(&answer)?;
+    read_answer(&mut File::from(answer)).map_err(SpawnError::Ask)
 }
 
-/// The answer is a line; the mark of a failed execution may stand before or behind it.
-fn understand(answer: &[u8], run_directory: &Path) -> Result<Started, SpawnError> {
-    let is_executed = !answer.starts_with(&[NOT_EXECUTED]) && !answer.ends_with(&[NOT_EXECUTED]);
-    let line = answer
-        .strip_prefix(&[NOT_EXECUTED])
-        .or_else(|| answer.strip_suffix(&[NOT_EXECUTED]))
-        .unwrap_or(answer);
-    let started = serde_json::from_slice(line).map_err(|_| SpawnError::ShimDied)?;
-    match started {
-        Started::Running(record) if !is_executed => {
-            failure_of(&record, run_directory).map(|message| Started::Failed {
-                shim: record.shim,
-                message,
-            })
-        }
-        started => Ok(started),
-    }
-}
-
-/// What the shim says about an execution that failed, in its last record.
-fn failure_of(record: &ProcessRecord, run_directory: &Path) -> Result<String, SpawnError> {
-    if let Some(shim) = record.shim.open_pidfd().map_err(SpawnError::Ask)? {
-        wait_for(&shim, PollFlags::IN)?;
-    }
-    let record = ExitRecord::read(run_directory).map_err(SpawnError::Ask)?;
-    match record.map(|record| record.ending) {
-        Some(Ending::LaunchFailed { message }) => Ok(message),
-        _ => Err(SpawnError::ShimDied),
-    }
-}
-
-/// Waits for the end only: what is written before it wakes nobody.
-fn wait_closed(answer: &OwnedFd) -> Result<(), SpawnError> {
-    wait_for(answer, PollFlags::empty())
-}
-
-fn wait_for(descriptor: &OwnedFd, flags: PollFlags) -> Result<(), SpawnError> {
+fn read_answer(answer: &mut File) -> io::Result<Option<Vec<u8>>> {
+    let mut words = vec![0; ANSWER_PIECE_BYTES];
+    let mut length = 0;
     loop {
-        let mut events = [PollFd::new(descriptor, flags)];
+        length += match answer.read(&mut words[length..]) {
+            Ok(0) => return Ok(None),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error),
+        };
+        if words[..length].last() == Some(&ANSWER_END) {
+            words.truncate(length - 1);
+            return Ok(Some(words));
+        }
+        words.resize(length + ANSWER_PIECE_BYTES, 0);
+    }
+}
+
+fn wait_readable(descriptor: impl std::os::fd::AsFd) -> Result<(), SpawnError> {
+    loop {
+        let mut events = [PollFd::new(&descriptor, PollFlags::IN)];
         match poll(&mut events, Some(&ANSWER_LIMIT)) {
             Ok(0) => return Err(SpawnError::NoAnswer),
             Ok(_) => return Ok(()),

@@ -58,7 +58,7 @@ impl Default for LogLimits {
 }
 
 /// The file's content: the specification and the marker of this run.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct StoredSpecification {
     /// Unguessable, so that no stranger's environment holds it by chance or by intent.
     pub(crate) marker: String,

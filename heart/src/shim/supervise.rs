@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -14,22 +14,26 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions};
 
-use super::launch::{self, Launched, Streams};
+use super::launch::{self, Streams};
 use super::log::{Step, Writer};
 use super::process::ProcessIdentity;
 use super::record::{Ending, ExitRecord, ProcessRecord, Started};
-use super::specification::StoredSpecification;
+use super::specification::{Specification, StoredSpecification};
 use super::{fork, tree};
 
 /// How long after a failed write of output the disk is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(1);
 
-/// What is not urgent waits for so long after the execution, so that on a small machine the
-/// application and the heart have the processors first.
-const SETTLE_AFTER: Duration = Duration::from_millis(1);
+/// Ends an answer; no JSON text holds it.
+pub(super) const ANSWER_END: u8 = b'\n';
+
+/// How long the records wait for the answer to be taken: some switches of tasks.
+const ANSWER_PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 1_000_000,
+};
 
 /// The shim is small and losing it costs the application: the kernel takes it after all else.
 const SHIM_OUT_OF_MEMORY_SCORE: &str = "-900";
@@ -48,9 +52,6 @@ pub(crate) struct Prepared {
     output_inode: u64,
     /// What the application reads: nothing.
     application_input: File,
-    /// Both ends of a pipe that the execution closes.
-    executed: OwnedFd,
-    executed_sender: OwnedFd,
 }
 
 impl Prepared {
@@ -75,8 +76,8 @@ impl Prepared {
         rustix::process::setsid().ok();
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         rustix::thread::set_name(c"pm-shim")?;
-        let (output, application_output) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (executed, executed_sender) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (output, application_output) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         Ok(Self {
             signals: SignalFd::with_flags(&events, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
             identity: ProcessIdentity::current()?,
@@ -84,8 +85,6 @@ impl Prepared {
             output,
             application_output,
             application_input: File::open("/dev/null")?,
-            executed,
-            executed_sender,
         })
     }
 }
@@ -105,7 +104,7 @@ pub(crate) fn inherit_to_application() -> io::Result<()> {
 
 /// Runs what the run directory's specification says, until nothing of it is left.
 ///
-/// Tells `answer` who has been launched, and calls `settled` a little later.
+/// Tells `answer` as soon as the application has been executed, and calls `answered` a little later.
 ///
 /// # Errors
 /// When no record could be left; then nothing runs.
@@ -113,15 +112,12 @@ pub(crate) fn run(
     run_directory: &Path,
     prepared: Prepared,
     answer: Option<File>,
-    settled: Box<dyn FnOnce()>,
+    answered: impl FnOnce(),
 ) -> io::Result<()> {
     let shim = prepared.identity.clone();
     let started = StoredSpecification::read(run_directory)
         .map_err(|error| format!("the specification could not be read: {error}"))
-        .and_then(|stored| {
-            let answer = answer.as_ref().map(File::as_fd);
-            Supervision::begin(stored, prepared, run_directory, answer)
-        });
+        .and_then(|stored| Supervision::begin(stored, prepared, run_directory));
     let mut supervision = match started {
         Ok(supervision) => supervision,
         Err(message) => {
@@ -130,39 +126,44 @@ pub(crate) fn run(
             };
             exit_record(failure, false, 0).write(run_directory)?;
             tell(answer, &Started::Failed { shim, message });
-            settled();
+            answered();
             return Ok(());
         }
     };
     tell(answer, &Started::Running(supervision.record.clone()));
-    supervision.settled = Some(settled);
+    supervision.write_record();
+    answered();
+    // Needs a privilege that a developer's machine does not give; then the score stays ordinary.
+    fs::write("/proc/self/oom_score_adj", SHIM_OUT_OF_MEMORY_SCORE).ok();
     let ending = supervision.wait();
-    supervision.settle();
     supervision.clean_up();
     let lost = supervision.drain_output();
     let ending = supervision.ending.take().unwrap_or(ending);
     exit_record(ending, supervision.deadline.is_some(), lost).write(run_directory)
 }
 
-/// A spawner that has been killed meanwhile does not hear it; the application runs all the same.
+/// Gives the answer, and the processor to who waits for it: what comes next can wait until it has
+/// been taken. A spawner that has been killed meanwhile does not hear it, and the application runs
+/// all the same.
 fn tell(answer: Option<File>, started: &Started) {
-    if let Some(mut answer) = answer {
-        let words = serde_json::to_vec(started).unwrap_or_default();
-        answer.write_all(&words).ok();
+    let Some(mut answer) = answer else { return };
+    let mut words = serde_json::to_vec(started).unwrap_or_default();
+    words.push(ANSWER_END);
+    if answer.write_all(&words).is_ok() {
+        // The other end is closed by a spawner that has read the answer.
+        let mut events = [PollFd::new(&answer, PollFlags::empty())];
+        poll(&mut events, Some(&ANSWER_PAUSE)).ok();
     }
 }
 
 /// An application that runs and is watched.
 struct Supervision<'a> {
     run_directory: &'a Path,
-    launched: Launched,
+    specification: Specification,
+    application: Pid,
     record: ProcessRecord,
     /// False while the disk has not taken the record.
     is_recorded: bool,
-    /// Ends when the child has executed the program; none once that is known.
-    executed: Option<OwnedFd>,
-    /// Called once when the launch is over.
-    settled: Option<Box<dyn FnOnce()>>,
     /// The read end of the application's output; none once everyone has closed the other end.
     output: Option<OwnedFd>,
     /// The log, once there is output for it.
@@ -174,8 +175,8 @@ struct Supervision<'a> {
     has_children: bool,
     /// Set when a stop has been requested: when the grace ends.
     deadline: Option<Instant>,
-    /// When to settle, or to try again what the disk did not take.
-    retry: Option<Instant>,
+    /// Set when the disk took no record or output: when to try again.
+    disk_retry: Option<Instant>,
 }
 
 impl<'a> Supervision<'a> {
@@ -184,58 +185,40 @@ impl<'a> Supervision<'a> {
         stored: StoredSpecification,
         prepared: Prepared,
         run_directory: &'a Path,
-        answer: Option<BorrowedFd<'_>>,
     ) -> Result<Self, String> {
         let streams = Streams {
             input: prepared.application_input.as_fd(),
             output: prepared.application_output.as_fd(),
         };
-        let launched = launch::launch(stored, streams, answer)?;
-        // The child alone holds it now.
-        drop(prepared.executed_sender);
+        let application = launch::launch(&stored, streams)?;
         // It may have ended already, and is known all the same until it is reaped.
-        let application = launched.pid.as_raw_nonzero().get().unsigned_abs();
-        let application = ProcessIdentity::of(application)
+        let identity = ProcessIdentity::of(application.as_raw_nonzero().get().unsigned_abs())
             .map_err(|error| format!("the process could not be identified: {error}"))?;
         Ok(Self {
             run_directory,
-            launched,
+            specification: stored.specification,
+            application,
             record: ProcessRecord {
                 shim: prepared.identity,
-                application,
+                application: identity,
                 output_pipe: prepared.output_inode,
             },
             is_recorded: false,
-            executed: Some(prepared.executed),
-            settled: None,
             output: Some(prepared.output),
             writer: None,
             signals: prepared.signals,
             ending: None,
             has_children: true,
             deadline: None,
-            retry: None,
+            disk_retry: None,
         })
-    }
-
-    /// Does what could wait for the launch.
-    fn settle(&mut self) {
-        if !self.is_recorded && self.launched.failure().is_none() {
-            self.write_record();
-        }
-        if let Some(settled) = self.settled.take() {
-            settled();
-            // Needs a privilege that a developer's machine does not give; then the score stays
-            // ordinary.
-            fs::write("/proc/self/oom_score_adj", SHIM_OUT_OF_MEMORY_SCORE).ok();
-        }
     }
 
     /// Leaves the record of the processes, now or when the disk takes it.
     fn write_record(&mut self) {
         match self.record.write(self.run_directory) {
             Ok(()) => self.is_recorded = true,
-            Err(_) => self.retry = Some(Instant::now() + DISK_RETRY),
+            Err(_) => self.disk_retry = Some(Instant::now() + DISK_RETRY),
         }
     }
 
@@ -262,45 +245,45 @@ impl<'a> Supervision<'a> {
 
     /// During a stop, what the main process left in its group keeps the rest of the grace.
     fn group_lives(&self) -> bool {
-        self.has_children && rustix::process::test_kill_process_group(self.launched.pid).is_ok()
+        self.has_children && rustix::process::test_kill_process_group(self.application).is_ok()
     }
 
     /// Sleeps until something happens, and handles it.
     fn take_events(&mut self) {
         let now = Instant::now();
-        if self.retry.is_some_and(|retry| retry <= now) {
-            self.retry = None;
-            self.settle();
+        if self.disk_retry.is_some_and(|retry| retry <= now) {
+            self.disk_retry = None;
+            if !self.is_recorded {
+                self.write_record();
+            }
         }
-        let wake = [self.deadline, self.retry]
+        let wake = [self.deadline, self.disk_retry]
             .into_iter()
             .flatten()
             .min()
             .map(|wake| timespec(wake.saturating_duration_since(now)));
-        let nothing = self.signals.as_fd();
-        let is_taking = self.retry.is_none();
-        let output = self.output.as_ref().filter(|_| is_taking);
         let mut events = [
             PollFd::new(&self.signals, PollFlags::IN),
-            PollFd::from_borrowed_fd(output.map_or(nothing, AsFd::as_fd), PollFlags::IN),
-            PollFd::from_borrowed_fd(
-                self.executed.as_ref().map_or(nothing, AsFd::as_fd),
-                PollFlags::IN,
-            ),
+            PollFd::new(&self.signals, PollFlags::IN),
         ];
-        let has_output = output.is_some();
-        if poll(&mut events, wake.as_ref()).is_err() {
+        let watched = match &self.output {
+            Some(output) if self.disk_retry.is_none() => {
+                events[1] = PollFd::new(output, PollFlags::IN);
+                &mut events[..]
+            }
+            _ => &mut events[..1],
+        };
+        if poll(watched, wake.as_ref()).is_err() {
             return;
         }
-        let [is_signalled, is_readable, is_executed] =
-            events.map(|event| !event.revents().is_empty());
-        if is_executed && self.executed.take().is_some() {
-            self.retry = Some(Instant::now() + SETTLE_AFTER);
-        }
+        let is_signalled = !watched[0].revents().is_empty();
+        let has_output = watched
+            .get(1)
+            .is_some_and(|event| !event.revents().is_empty());
         if is_signalled {
             self.take_signals();
         }
-        if has_output && is_readable {
+        if has_output {
             self.take_output();
         }
     }
@@ -314,7 +297,7 @@ impl<'a> Supervision<'a> {
     }
 
     fn begin_stop(&mut self) {
-        let specification = self.launched.specification();
+        let specification = &self.specification;
         let signal = stop_signal(specification.stop_signal);
         let grace = if signal == Signal::KILL {
             Duration::ZERO
@@ -324,7 +307,7 @@ impl<'a> Supervision<'a> {
         self.deadline = Some(Instant::now() + grace);
         // The main process has not been reaped, or else the group is not signalled: its number is its own.
         if self.ending.is_none() {
-            rustix::process::kill_process_group(self.launched.pid, signal).ok();
+            rustix::process::kill_process_group(self.application, signal).ok();
         }
     }
 
@@ -332,7 +315,7 @@ impl<'a> Supervision<'a> {
         match self.move_output() {
             Ok(Step::Moved | Step::Empty) => {}
             Ok(Step::Ended) => self.output = None,
-            Err(_) => self.retry = Some(Instant::now() + DISK_RETRY),
+            Err(_) => self.disk_retry = Some(Instant::now() + DISK_RETRY),
         }
     }
 
@@ -344,7 +327,7 @@ impl<'a> Supervision<'a> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
             None => {
-                let specification = self.launched.specification();
+                let specification = &self.specification;
                 self.writer.insert(Writer::open(
                     &specification.log_directory,
                     specification.log_limits,
@@ -358,11 +341,8 @@ impl<'a> Supervision<'a> {
     fn reap(&mut self) {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if pid == self.launched.pid => {
-                    self.ending = Some(match self.launched.failure() {
-                        Some(message) => Ending::LaunchFailed { message },
-                        None => ending_of(ExitStatus::from_raw(status.as_raw())),
-                    });
+                Ok(Some((pid, status))) if pid == self.application => {
+                    self.ending = Some(ending_of(ExitStatus::from_raw(status.as_raw())));
                 }
                 Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) => {

@@ -307,6 +307,60 @@ fn runs_outlive_the_server_and_another_is_started() {
 }
 
 #[test]
+fn failed_launches_do_not_wear_the_server_out() {
+    let run = Run::new();
+    let mut specification = run.shell("");
+    specification.arguments = vec!["/absent".to_owned()];
+    run.start(&specification);
+    let server = server_of_this_process();
+
+    for _ in 0..40 {
+        run.start(&specification);
+    }
+
+    assert_eq!(server_of_this_process(), server);
+}
+
+#[test]
+fn starts_may_overlap() {
+    let first = Run::new();
+    std::thread::scope(|scope| {
+        for code in 0..16 {
+            let run = Run::with_spawner(first.spawner.clone());
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    run.start(&run.shell(&format!("exit {code}")));
+                    assert_eq!(run.wait_exit().ending, Ending::Exited { code });
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn the_path_is_searched_as_always() {
+    let run = Run::new();
+    let mut specification = run.shell("");
+    for (place, mode) in [("first", 0o644), ("second", 0o755), ("third", 0o755)] {
+        let place = run.directory().join(place);
+        fs::create_dir(&place).unwrap();
+        fs::write(place.join("program"), "#!/bin/sh\necho $0\n").unwrap();
+        fs::set_permissions(place.join("program"), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::create_dir_all(run.directory().join("zeroth/program")).unwrap();
+    specification.arguments = vec!["program".to_owned()];
+    let path = "/absent:zeroth:first:second:third";
+    specification
+        .environment
+        .insert("PATH".to_owned(), path.to_owned());
+
+    run.start(&specification);
+    run.wait_exit();
+
+    assert_eq!(run.output(), "second/program\n");
+}
+
+#[test]
 fn a_program_that_is_no_shim_is_an_error() {
     let run = Run::new();
     run.shell("").write(&run.records()).unwrap();
