@@ -77,7 +77,8 @@ impl Client {
     /// Makes a client for these endpoints (`http://host:port`) and this bearer token.
     ///
     /// # Errors
-    /// Refuses an empty list and an endpoint that is no URL; reaches for nothing yet.
+    /// Refuses an empty list, an endpoint that is no URL and a token that no header can carry;
+    /// reaches for nothing yet.
     pub fn new(endpoints: &[String], token: &str) -> Result<Self, Error> {
         Ok(Self {
             transport: Transport::new(endpoints, token)?,
@@ -386,4 +387,29 @@ fn fill(path: &str, values: &[(&str, &str)]) -> String {
     values.iter().fold(path.to_owned(), |path, (name, value)| {
         path.replace(name, value)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENDPOINT: &str = "http://127.0.0.1:4250";
+
+    #[test]
+    fn token_is_never_printed() {
+        let client = Client::new(&[ENDPOINT.to_owned()], "secret-token").unwrap();
+
+        let printed = format!("{client:?}");
+
+        assert!(printed.contains(ENDPOINT), "{printed}");
+        assert!(!printed.contains("secret-token"), "{printed}");
+    }
+
+    #[test]
+    fn token_that_no_header_can_carry_is_refused_at_once() {
+        let error = Client::new(&[ENDPOINT.to_owned()], "line\nbreak").unwrap_err();
+
+        assert!(matches!(error, Error::Configuration { .. }), "{error}");
+        assert!(!error.is_unreachable());
+    }
 }

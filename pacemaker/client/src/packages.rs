@@ -64,6 +64,10 @@ impl Client {
         file: &Path,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), Error> {
+        let stuck = |attempts| Error::UploadStuck {
+            digest: package.digest.clone(),
+            attempts,
+        };
         let mut best = 0;
         let mut attempts = 0;
         loop {
@@ -78,20 +82,18 @@ impl Client {
             best = best.max(offset);
             progress(offset);
             match self.upload_part(package, file, offset).await {
-                Ok(()) => {
+                Ok(Stored::Whole) => {
                     progress(package.size);
                     return Ok(());
                 }
+                Ok(Stored::Part(_)) if attempts >= UPLOAD_ATTEMPTS => return Err(stuck(attempts)),
                 Err(error) if attempts >= UPLOAD_ATTEMPTS => {
                     return Err(match error {
-                        Error::Unreachable { .. } | Error::Answer { .. } => Error::UploadStuck {
-                            digest: package.digest.clone(),
-                            attempts,
-                        },
+                        Error::Unreachable { .. } | Error::Answer { .. } => stuck(attempts),
                         other => other,
                     });
                 }
-                Err(Error::Unreachable { .. } | Error::Answer { .. }) => {}
+                Ok(Stored::Part(_)) | Err(Error::Unreachable { .. } | Error::Answer { .. }) => {}
                 // Another upload of the same package is ahead of this one.
                 Err(Error::Refused { ref problem, .. }) if problem.code == "offset_mismatch" => {}
                 Err(error) => return Err(error),
@@ -104,7 +106,7 @@ impl Client {
         package: &PackageReference,
         path: &Path,
         offset: u64,
-    ) -> Result<(), Error> {
+    ) -> Result<Stored, Error> {
         let action = "upload the package";
         let wrap = |source| Error::File {
             path: path.to_owned(),
@@ -132,7 +134,12 @@ impl Client {
                     .body(body)
             })
             .await?;
-        accept(action, response).await.map(|_| ())
+        let response = accept(action, response).await?;
+        // Less came than was announced: an empty body, or a file that has become shorter.
+        if response.status() == StatusCode::ACCEPTED {
+            return Ok(Stored::Part(upload_offset(&response).unwrap_or(offset)));
+        }
+        Ok(Stored::Whole)
     }
 
     /// Downloads a package from byte `offset` on. The caller verifies the digest.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::api::{IDEMPOTENCY_KEY, Problem, WATCH_SECONDS};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,7 +28,8 @@ pub(crate) struct Transport {
     endpoints: Arc<[String]>,
     /// The endpoint that answered last.
     preferred: Arc<AtomicUsize>,
-    authorization: Arc<str>,
+    /// Marked as sensitive, so that nothing prints it.
+    authorization: HeaderValue,
 }
 
 impl Transport {
@@ -47,6 +49,10 @@ impl Transport {
         for endpoint in endpoints {
             reqwest::Url::parse(endpoint).map_err(|error| configuration(endpoint, error.into()))?;
         }
+        // The error of a token says nothing of what is in it.
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|error| configuration("the token", error.into()))?;
+        authorization.set_sensitive(true);
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .no_proxy()
@@ -62,7 +68,7 @@ impl Transport {
             http,
             endpoints: endpoints.into(),
             preferred: Arc::default(),
-            authorization: format!("Bearer {token}").into(),
+            authorization,
         })
     }
 
@@ -84,7 +90,7 @@ impl Transport {
             let request = self
                 .http
                 .request(method.clone(), format!("{endpoint}{path}"))
-                .header(reqwest::header::AUTHORIZATION, &*self.authorization);
+                .header(AUTHORIZATION, &self.authorization);
             match build(request).send().await {
                 Ok(response) => {
                     self.preferred.store(index, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use common::assignment::PackageReference;
 use common::digest::Digest;
 use futures_util::TryStreamExt as _;
-use pacemaker_client::{Client, Stored};
+use pacemaker_client::{Client, Error, Stored};
 use reqwest::Method;
 use tokio::task::JoinSet;
 
@@ -71,6 +71,25 @@ async fn broken_upload_is_gone_on_with_even_after_a_crash() {
         .await
         .unwrap();
     assert_eq!(download(&client, &package.digest, 0).await, content);
+}
+
+#[tokio::test]
+async fn file_that_has_become_shorter_is_not_taken_for_uploaded() {
+    let (_directory, pacemaker) = fresh().await;
+    let client = pacemaker.node();
+    let (file, package) = package(&noise(100_000));
+    file.as_file().set_len(60_000).unwrap();
+
+    let error = client
+        .upload_package(&package, file.path(), &|_| ())
+        .await
+        .unwrap_err();
+
+    assert!(matches!(error, Error::UploadStuck { .. }), "{error}");
+    assert_eq!(
+        client.stored_package(&package.digest).await.unwrap(),
+        Stored::Part(60_000)
+    );
 }
 
 #[tokio::test]
