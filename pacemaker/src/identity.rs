@@ -1,6 +1,6 @@
 //! Who this pacemaker is in its Raft group, kept in `identity.json`.
 //!
-//! The file is written once, after the log has been made. A directory with an identity and
+//! The file is written at each start, after the log has been made. A directory with an identity and
 //! without a log has lost its memory: it must not vote again, so it is refused.
 
 use std::fs::{self, File};
@@ -105,7 +105,7 @@ impl Identity {
         Ok(identity)
     }
 
-    /// Puts it on disk, once the log is there. Blocks.
+    /// Puts it on disk, once the log is there, and makes every name in the directory durable. Blocks.
     pub(crate) fn keep(&self, directory: &Path) -> Result<(), IdentityError> {
         let write = || -> io::Result<()> {
             let temporary = directory.join(TEMPORARY);

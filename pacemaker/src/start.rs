@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use common::id::WorkspaceStub;
 use pacemaker_core::command::{Command, TokenRole};
@@ -23,6 +24,8 @@ use crate::{Error, Running, files, housekeeping};
 
 /// The workspace that a new cluster has.
 const FIRST_WORKSPACE: &str = "default";
+/// How long a connection to a heart may take; nodes of one cluster are near each other.
+const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts a pacemaker; on its first start it makes a cluster of itself alone.
 ///
@@ -73,6 +76,9 @@ async fn start_with(
         metrics: metrics.clone(),
         nodes: reqwest::Client::builder()
             .no_proxy()
+            .connect_timeout(NODE_CONNECT_TIMEOUT)
+            // A heart answers itself, or not at all.
+            .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(Error::NodeClient)?,
         node_token: config.node_token.clone(),
@@ -124,7 +130,6 @@ async fn open_stores(
     let directory = directory.to_owned();
     let identity = identity.clone();
     blocking(move || {
-        identity.keep(&directory)?;
         let in_directory = |path: &PathBuf| {
             let path = path.clone();
             move |source| Error::Directory { path, source }
@@ -133,6 +138,8 @@ async fn open_stores(
         let packages = PackageStore::open(path.clone()).map_err(in_directory(&path))?;
         let path = directory.join("job-logs");
         let job_logs = JobLogs::open(path.clone()).map_err(in_directory(&path))?;
+        // Last, because it makes the names of all that was made in the directory durable.
+        identity.keep(&directory)?;
         Ok((packages, job_logs))
     })
     .await

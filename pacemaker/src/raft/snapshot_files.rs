@@ -155,16 +155,20 @@ impl SnapshotFiles {
 
     /// The newest snapshot that is valid. Blocks.
     pub(crate) fn newest(&self) -> io::Result<Option<(SnapshotBytes, Image)>> {
+        let mut unreadable = None;
         for path in self.newest_first()? {
-            let bytes = fs::read(&path)?;
-            match Image::decode(&bytes) {
-                Ok(image) => return Ok(Some((bytes.into(), image))),
+            let read = fs::read(&path).inspect_err(|error| {
+                unreadable = Some(io::Error::new(error.kind(), error.to_string()));
+            });
+            match read.and_then(|bytes| Ok((Image::decode(&bytes)?, bytes))) {
+                Ok((image, bytes)) => return Ok(Some((bytes.into(), image))),
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "skipping a damaged snapshot");
                 }
             }
         }
-        Ok(None)
+        // What could not be read may be whole: nothing is decided without it.
+        unreadable.map_or(Ok(None), Err)
     }
 
     fn newest_first(&self) -> io::Result<Vec<PathBuf>> {
@@ -212,5 +216,13 @@ mod tests {
         fs::write(path, bytes).unwrap();
         let (_, before) = files.newest().unwrap().unwrap();
         assert_eq!(before.held.now, Timestamp(2));
+
+        // A directory in its place cannot be read at all, as a sector that is gone cannot.
+        fs::remove_file(path).unwrap();
+        fs::create_dir(path).unwrap();
+        let (_, before) = files.newest().unwrap().unwrap();
+        assert_eq!(before.held.now, Timestamp(2));
+        fs::remove_file(&files.newest_first().unwrap()[1]).unwrap();
+        assert!(files.newest().is_err(), "it may have been whole");
     }
 }

@@ -192,27 +192,38 @@ fn open_checked(path: &Path) -> Result<Database, OpenError> {
                     path: path.to_owned(),
                 });
             }
-            Err(DatabaseError::Storage(redb::StorageError::Io(source)))
-                if source.kind() != io::ErrorKind::InvalidData
-                    && source.kind() != io::ErrorKind::UnexpectedEof =>
-            {
-                return Err(fail(source));
-            }
-            Err(error) => {
-                return Err(OpenError::Damaged {
-                    path: path.to_owned(),
-                    source: damaged(error),
-                });
-            }
+            Err(error) => return Err(refused(path, error)),
         }
     };
-    if !matches!(database.check_integrity(), Ok(true)) {
-        return Err(OpenError::Damaged {
+    match database.check_integrity() {
+        Ok(true) => Ok(database),
+        Ok(false) => Err(OpenError::Damaged {
             path: path.to_owned(),
             source: damaged("pages of it do not match their checks"),
-        });
+        }),
+        Err(error) => Err(refused(path, error)),
     }
-    Ok(database)
+}
+
+/// A disk that fails, or is full, says nothing about the log: nobody may be told to remove it.
+fn refused(path: &Path, error: DatabaseError) -> OpenError {
+    let path = path.to_owned();
+    match error {
+        DatabaseError::Storage(redb::StorageError::Io(source))
+            if source.kind() != io::ErrorKind::InvalidData
+                && source.kind() != io::ErrorKind::UnexpectedEof =>
+        {
+            OpenError::Io { path, source }
+        }
+        DatabaseError::Storage(error @ redb::StorageError::PreviousIo) => OpenError::Io {
+            path,
+            source: io::Error::other(error),
+        },
+        error => OpenError::Damaged {
+            path,
+            source: damaged(error),
+        },
+    }
 }
 
 fn builder() -> redb::Builder {

@@ -1,6 +1,7 @@
 //! The thread that writes the log: everything that waits, in one durable commit.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -88,7 +89,12 @@ impl WriterThread {
             }
             if failed.is_none() && !is_empty {
                 let started = Instant::now();
-                if let Err(error) = self.commit(&batch, committed.take().as_deref()) {
+                let record = committed.take();
+                // The store panics on some damage; who waits must hear of that as of any failure.
+                let commit = AssertUnwindSafe(|| self.commit(&batch, record.as_deref()));
+                let written = catch_unwind(commit)
+                    .unwrap_or_else(|_| Err(io::Error::other("the store gave up while writing")));
+                if let Err(error) = written {
                     tracing::error!(%error, "writing the log failed; nothing more is written");
                     failed = Some(error.to_string());
                 }
