@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use common::assignment::{HeartReport, Load, Report, RouterReport};
 use common::id::NodeId;
-use common::time::Timestamp;
+use common::time::{Span, Timestamp};
 use pacemaker_core::command::{Command, Outcome};
 use pacemaker_core::sightings::{Sighting, Sightings};
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +28,9 @@ use crate::replica::Replica;
 
 /// The longest time between two passes of a leader; liveness is judged at this grain.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two passes from which on this process, not the nodes, has been away: stopped,
+/// starved, or its clock was set. Three passes that did not come.
+const STALL: Span = Span(1_500);
 /// Reports that may wait for the loop; past it their senders wait. Two roles of a thousand nodes.
 const INBOX_LENGTH: usize = 2_048;
 /// Reports that are heard before the next pass; bounds how long a pass waits in a storm.
@@ -177,6 +180,7 @@ impl LeaderLoop {
             Ok(()) => {
                 tracing::info!(term = status.term, "leading the cluster");
                 self.heard.sightings.elected = self.replica.now();
+                self.heard.passed = None;
                 self.leading = Some(status);
             }
             Err(error) => tracing::debug!(%error, "not leading yet"),
@@ -189,6 +193,7 @@ impl LeaderLoop {
         self.leading?;
         self.metrics.ticks.inc();
         let now = self.replica.now();
+        self.heard.begin_pass(now);
         let computed_at = self.replica.applied();
         let sightings = &self.heard.sightings;
         let actions = self
@@ -255,12 +260,25 @@ impl LeaderLoop {
 #[derive(Debug, Default)]
 struct Heard {
     sightings: Sightings,
+    /// When the last pass of this leader began.
+    passed: Option<Timestamp>,
     /// The incarnation before the present one: a report of it has been overtaken.
     former_hearts: BTreeMap<NodeId, u64>,
     former_routers: BTreeMap<NodeId, u64>,
 }
 
 impl Heard {
+    /// Notices that this process has been away: what it did not hear meanwhile is no silence, so
+    /// every node has one TTL again, as after an election.
+    fn begin_pass(&mut self, now: Timestamp) {
+        let away = self.passed.map(|before| now.since(before));
+        if let Some(away) = away.filter(|away| *away > STALL) {
+            tracing::warn!(%away, "this pacemaker was stalled; nodes are given time to report");
+            self.sightings.elected = now;
+        }
+        self.passed = Some(now);
+    }
+
     /// True when the report says something new.
     fn take(&mut self, report: Report, now: Timestamp) -> bool {
         let node = report.node;
@@ -376,5 +394,19 @@ mod tests {
         assert_eq!(take(7, 3, 5), (false, 6, 4), "overtaken");
         assert_eq!(take(8, 1, 0), (true, 0, 1), "the router has restarted");
         assert_eq!(take(7, 9, 6), (false, 0, 1), "from before the restart");
+    }
+
+    #[test]
+    fn nodes_are_not_blamed_for_what_a_stalled_leader_did_not_hear() {
+        let mut heard = Heard::default();
+        heard.sightings.elected = Timestamp(1_000);
+
+        heard.begin_pass(Timestamp(20_000));
+        heard.begin_pass(Timestamp(20_500));
+        heard.begin_pass(Timestamp(22_000));
+        assert_eq!(heard.sightings.elected, Timestamp(1_000));
+
+        heard.begin_pass(Timestamp(27_000));
+        assert_eq!(heard.sightings.elected, Timestamp(27_000));
     }
 }

@@ -23,6 +23,7 @@
 //! resolves with an error, and whoever runs the role must end the process, so that its supervisor
 //! starts it again. Nothing acknowledged is lost by that.
 
+mod clock;
 mod config;
 mod files;
 mod housekeeping;

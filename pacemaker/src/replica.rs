@@ -5,8 +5,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use common::id::Generation;
 use common::time::Timestamp;
@@ -14,11 +14,14 @@ use pacemaker_core::State;
 use pacemaker_core::command::{ApplyContext, Command, Outcome, Rejection};
 use tokio::sync::watch;
 
+use crate::clock::Clock;
+
 /// The state with its wake-ups.
 #[derive(Debug)]
 pub(crate) struct Replica {
     held: RwLock<Held>,
     applied: AtomicU64,
+    clock: Mutex<Clock>,
     changed: watch::Sender<Generation>,
     /// The core has no defect to test with.
     #[cfg(test)]
@@ -44,6 +47,7 @@ impl Default for Replica {
         Self {
             held: RwLock::default(),
             applied: AtomicU64::new(0),
+            clock: Mutex::default(),
             changed: watch::Sender::new(Generation(0)),
             #[cfg(test)]
             panics: std::sync::atomic::AtomicBool::new(false),
@@ -72,9 +76,11 @@ impl Replica {
         Generation(self.applied.load(Ordering::Acquire))
     }
 
-    /// The wall clock, but never before a time that has been applied.
+    /// The wall clock, but never before a time that has been applied, and never standing still.
     pub(crate) fn now(&self) -> Timestamp {
-        self.reading().now.max(wall_clock())
+        let floor = self.reading().now;
+        let mut clock = self.clock.lock().expect("reading the clock cannot panic");
+        clock.read(Instant::now(), wall_clock(), floor)
     }
 
     /// Applies one command; waiters are woken by [`Replica::advance`].
