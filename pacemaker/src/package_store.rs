@@ -111,6 +111,24 @@ impl PackageStore {
         length(&self.whole(digest)).await
     }
 
+    /// Makes sure that a whole package survives a power cut: whoever put it into its place may
+    /// have been killed before it was flushed there.
+    pub(crate) async fn make_durable(&self, digest: &Digest) -> io::Result<()> {
+        let (whole, directory) = (self.whole(digest), self.directory.clone());
+        tokio::task::spawn_blocking(move || {
+            fs::File::open(&whole)?.sync_all()?;
+            for above in whole.ancestors().skip(1) {
+                sync_directory(above)?;
+                if above == directory {
+                    break;
+                }
+            }
+            Ok(())
+        })
+        .await
+        .map_err(io::Error::other)?
+    }
+
     /// How much of a package has arrived.
     pub(crate) async fn partial_size(&self, digest: &Digest) -> io::Result<u64> {
         Ok(length(&self.partial(digest)).await?.unwrap_or(0))

@@ -118,7 +118,7 @@ pub(crate) async fn upload(
         let header = [(UPLOAD_OFFSET, length.to_string())];
         return Ok((StatusCode::ACCEPTED, header).into_response());
     }
-    let was_committed = commit(&api, digest).await?;
+    let was_committed = commit(&api, digest, received).await?;
     let status = if was_committed {
         StatusCode::OK
     } else {
@@ -159,9 +159,15 @@ async fn receive<E>(
 }
 
 /// Tells the cluster of a package that is whole here; true when it knew.
-async fn commit(api: &Api, digest: Digest) -> Answer<bool> {
+async fn commit(api: &Api, digest: Digest, received: Received) -> Answer<bool> {
     if api.replica.read(|state| state.has_package(&digest)) {
         return Ok(true);
+    }
+    if received == Received::Already {
+        api.packages
+            .make_durable(&digest)
+            .await
+            .map_err(|error| Failure::internal("storing a package", &error))?;
     }
     let Some(size) = stored(api, &digest).await? else {
         return Err(absent(&digest, 0));

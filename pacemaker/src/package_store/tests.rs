@@ -26,6 +26,7 @@ async fn upload_in_parts_becomes_one_package() {
         Received::Whole
     );
 
+    store.make_durable(&digest).await.unwrap();
     assert_eq!(store.size(&digest).await.unwrap(), Some(12));
     assert_eq!(
         put(&store, &digest, 0, 12, &[b"hello, world"])
