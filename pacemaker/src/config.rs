@@ -9,6 +9,8 @@ use pacemaker_core::command::ClusterSettings;
 
 /// The shortest token that is accepted, characters: 16 bytes as hexadecimal.
 const TOKEN_MIN_CHARACTERS: usize = 32;
+/// The longest: nothing longer is looked at in a request.
+pub(crate) const TOKEN_MAX_CHARACTERS: usize = 512;
 /// The longest node key, characters.
 const NODE_KEY_MAX_CHARACTERS: usize = 128;
 /// A generated hostname puts version, type, application and workspace before the cluster's.
@@ -65,10 +67,15 @@ impl Config {
             ("administrator_token", &self.administrator_token),
             ("node_token", &self.node_token),
         ] {
-            if token.chars().count() < TOKEN_MIN_CHARACTERS {
+            let allowed = TOKEN_MIN_CHARACTERS..=TOKEN_MAX_CHARACTERS;
+            // What a header can carry.
+            let is_visible = token.bytes().all(|byte| byte.is_ascii_graphic());
+            if !is_visible || !allowed.contains(&token.len()) {
                 return refuse(
                     field,
-                    format!("has at least {TOKEN_MIN_CHARACTERS} characters"),
+                    format!(
+                        "has {TOKEN_MIN_CHARACTERS} to {TOKEN_MAX_CHARACTERS} visible ASCII characters"
+                    ),
                 );
             }
         }
@@ -126,6 +133,12 @@ mod tests {
 
         check(&good, "node_token", |config| {
             config.node_token = "short".to_owned();
+        });
+        check(&good, "node_token", |config| {
+            config.node_token = "b".repeat(TOKEN_MAX_CHARACTERS + 1);
+        });
+        check(&good, "administrator_token", |config| {
+            config.administrator_token = "é".repeat(32);
         });
         check(&good, "node_token", |config| {
             config.node_token = "a".repeat(32);

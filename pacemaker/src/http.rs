@@ -21,6 +21,7 @@ mod workspaces;
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -54,7 +55,6 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the handlers use.
-#[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) proposer: Proposer,
     pub(crate) replica: Arc<Replica>,
@@ -75,6 +75,13 @@ pub(crate) struct Api {
     /// Set once everything that was acknowledged before the start is applied.
     pub(crate) ready: AtomicBool,
     pub(crate) shutdown: CancellationToken,
+}
+
+/// Without the token.
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api").finish_non_exhaustive()
+    }
 }
 
 impl Api {

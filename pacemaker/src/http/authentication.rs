@@ -10,15 +10,13 @@ use http::StatusCode;
 use http::header::AUTHORIZATION;
 use pacemaker_core::command::TokenRole;
 
-use crate::config::token_hash;
+use crate::config::{TOKEN_MAX_CHARACTERS, token_hash};
 use crate::http::Api;
 use crate::http::error::Failure;
 use crate::metrics::RequestLabel;
 
 /// How long a request may take that does not wait on purpose.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
-/// The longest token that is looked at.
-const TOKEN_MAX_BYTES: usize = 512;
 
 /// Who may use an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +102,7 @@ impl Gate {
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim())
-            .filter(|token| token.len() <= TOKEN_MAX_BYTES)
+            .filter(|token| token.len() <= TOKEN_MAX_CHARACTERS)
             .ok_or_else(|| Failure::unauthenticated("Send `Authorization: Bearer <token>`."))?;
         let hash = token_hash(token);
         self.api

@@ -12,6 +12,7 @@ use pacemaker_core::command::Command;
 use serde::de::DeserializeOwned;
 
 use crate::http::error::Failure;
+use crate::http::reports::REPORT_MAX_BYTES;
 
 /// The longest `Idempotency-Key`, characters; the state keeps keys for a while.
 const KEY_MAX_CHARACTERS: usize = 128;
@@ -90,7 +91,10 @@ fn body_failure(error: BytesRejection) -> Failure {
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_large",
                 "The body is too large.",
-                format!("At most {} bytes are taken.", common::api::BODY_MAX_BYTES),
+                format!(
+                    "At most {} bytes are taken, of a report {REPORT_MAX_BYTES}.",
+                    common::api::BODY_MAX_BYTES
+                ),
             )
         }
         other => Failure::bad_request("body_broken_off", other.body_text()),

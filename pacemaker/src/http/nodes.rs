@@ -108,6 +108,18 @@ pub(crate) async fn instance_log(
             )
         })?;
     let status = answer.status();
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        // It is this pacemaker whom the heart does not trust, not the one who asks.
+        return Err(Failure::new(
+            StatusCode::BAD_GATEWAY,
+            "node_refused",
+            "The node refuses the pacemaker.",
+            format!(
+                "Node {} ({}) does not accept the token of this pacemaker; give both the same node token.",
+                node.id, node.description.name
+            ),
+        ));
+    }
     let headers: Vec<_> = [CONTENT_TYPE.as_str(), LOG_OFFSET, LOG_END]
         .into_iter()
         .filter_map(|name| {

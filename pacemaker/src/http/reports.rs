@@ -11,6 +11,11 @@ use crate::http::error::{Answer, Failure};
 use crate::http::extract::Json;
 use crate::http::nodes::missing;
 
+/// The largest report: a heart whose every one of a thousand instances has failed, each with the
+/// last screen of its output, six bytes of JSON for one at worst. Refusing it would make the node
+/// silent.
+pub(crate) const REPORT_MAX_BYTES: usize = 32 * 1024 * 1024;
+
 /// POST [`paths::REPORTS`](common::api::paths::REPORTS).
 pub(crate) async fn take(
     State(api): State<Arc<Api>>,

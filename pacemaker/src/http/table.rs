@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, get, head, post, put};
 use common::api::{
     ApplicationView, ClusterView, CreateWorkspace, DeployRequest, Explanation, JobStarted, JobView,
@@ -300,7 +301,7 @@ fn node_endpoints() -> Vec<Endpoint> {
             "POST",
             paths::REPORTS,
             "What a node does run",
-            post(reports::take),
+            post(reports::take).layer(DefaultBodyLimit::max(reports::REPORT_MAX_BYTES)),
         )
         .access(Access::Node)
         .takes(json::<Report>())

@@ -1,9 +1,14 @@
 //! Who may ask what, and how every refusal looks.
 
+use common::api::BODY_MAX_BYTES;
+use common::assignment::{HeartReport, InstanceReport, Report};
+use common::id::InstanceId;
+use common::instance::{Failure, FailureCode, InstanceState, OUTPUT_TAIL_MAX_BYTES};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{NODE, Pacemaker, fresh, problem};
+use crate::node::description;
 
 #[tokio::test]
 async fn request_without_a_known_token_is_refused_everywhere() {
@@ -29,6 +34,42 @@ async fn request_without_a_known_token_is_refused_everywhere() {
         let basic = http.request(method, &url).basic_auth("a", Some("b"));
         assert_eq!(problem(basic.send().await.unwrap()).await.0, 401, "{path}");
     }
+}
+
+#[tokio::test]
+async fn report_of_a_heart_whose_every_instance_has_failed_is_taken() {
+    let (_directory, pacemaker) = fresh().await;
+    let client = pacemaker.node();
+    let node = client
+        .register_node(&description(&pacemaker.url))
+        .await
+        .unwrap();
+    let failed = |id| InstanceReport {
+        id: InstanceId(id),
+        state: InstanceState::Failed,
+        port: None,
+        pid: None,
+        restarts: 1,
+        failure: Some(Failure {
+            code: FailureCode::Exited,
+            message: "it ended".to_owned(),
+            output_tail: "\u{1b}".repeat(OUTPUT_TAIL_MAX_BYTES),
+        }),
+    };
+
+    let report = Report {
+        node,
+        heart: Some(HeartReport {
+            incarnation: 1,
+            sequence: 1,
+            instances: (1..=200).map(failed).collect(),
+            ..HeartReport::default()
+        }),
+        router: None,
+    };
+
+    assert!(serde_json::to_vec(&report).unwrap().len() > BODY_MAX_BYTES);
+    client.report(&report).await.unwrap();
 }
 
 #[tokio::test]
