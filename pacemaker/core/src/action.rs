@@ -117,6 +117,14 @@ pub enum Action {
         /// Fence: the instance's generation.
         generation: Generation,
     },
+    /// Every live router has acknowledged that an instance left the table, and requests to it go
+    /// on: the drain limit begins.
+    BeginDrain {
+        /// Which instance.
+        instance: InstanceId,
+        /// Fence: the instance's generation.
+        generation: Generation,
+    },
     /// A withdrawn instance is wanted again before it was stopped.
     Restore {
         /// Which instance.

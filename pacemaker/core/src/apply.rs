@@ -195,6 +195,10 @@ impl Transition<'_> {
                 instance,
                 generation,
             } => self.withdraw(*instance, *generation),
+            Action::BeginDrain {
+                instance,
+                generation,
+            } => self.begin_drain(*instance, *generation),
             Action::Restore {
                 instance,
                 generation,

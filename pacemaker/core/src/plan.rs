@@ -123,14 +123,31 @@ impl<'a> Wishes<'a> {
         })
     }
 
-    /// True when an instance that is out of the table may be stopped: every live router has
-    /// acknowledged, and its last requests are done or have had their time.
-    fn is_released(&self, instance: &Instance) -> bool {
+    /// What an instance that is out of the table still waits for before it may be stopped.
+    fn release(&self, instance: &Instance) -> Release {
         if instance.left == Generation(0) {
             // It has never been in a table.
-            return true;
+            return Release::Free;
         }
-        let limit = instance.left_at.after(self.state.settings().drain_limit);
-        self.is_acknowledged(instance.left) && (self.now >= limit || self.is_drained(instance.id))
+        if !self.is_acknowledged(instance.left) {
+            return Release::Waits;
+        }
+        let limit = self.state.settings().drain_limit;
+        match instance.draining_since {
+            _ if self.is_drained(instance.id) => Release::Free,
+            None => Release::BeginsToDrain,
+            Some(since) if self.now >= since.after(limit) => Release::Free,
+            Some(_) => Release::Waits,
+        }
     }
+}
+
+/// Whether an instance that left the table may be stopped.
+enum Release {
+    /// Routers have not acknowledged, or requests drain.
+    Waits,
+    /// Routers have acknowledged and requests go on: their time begins.
+    BeginsToDrain,
+    /// No request can be lost any more, or they have had their time.
+    Free,
 }

@@ -138,8 +138,12 @@ impl<'a> Transition<'a> {
             return;
         };
         if instance.exposure == Exposure::In && exposure != Exposure::In {
+            instance.draining_since = None;
             instance.left = index;
             instance.left_at = now;
+        }
+        if exposure == Exposure::In {
+            instance.draining_since = None;
         }
         instance.exposure = exposure;
         instance.generation = index;

@@ -62,6 +62,7 @@ impl Transition<'_> {
             exposure: Exposure::Out,
             left: Generation(0),
             left_at: now,
+            draining_since: None,
             // Its heart has never been told to start it.
             quiet: true,
         });
@@ -287,6 +288,24 @@ impl Transition<'_> {
             return Err(stale(format!("instance {id} is not to be withdrawn")));
         }
         self.expose(id, Exposure::Withdrawn);
+        Ok(())
+    }
+
+    /// From here its last requests have the drain limit.
+    pub(super) fn begin_drain(
+        &mut self,
+        id: InstanceId,
+        generation: Generation,
+    ) -> Result<(), Rejection> {
+        let instance = self.fenced(id, generation)?;
+        if instance.exposure == Exposure::In || instance.draining_since.is_some() {
+            return Err(stale(format!("instance {id} is not to begin to drain")));
+        }
+        let (index, now) = (self.index(), self.now());
+        if let Some(instance) = self.instance(id) {
+            instance.draining_since = Some(now);
+            instance.generation = index;
+        }
         Ok(())
     }
 

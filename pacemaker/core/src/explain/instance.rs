@@ -52,7 +52,8 @@ impl State {
             Exposure::Withdrawn => {
                 lines.push("it has left the routing table and its last requests drain".to_owned());
                 lines.extend(self.waits_for_routers(instance.left, sightings));
-                lines.extend(self.waits_for_drain(&[instance.id], instance.left_at, sightings));
+                let since = instance.draining_since.unwrap_or(instance.left_at);
+                lines.extend(self.waits_for_drain(&[instance.id], since, sightings));
             }
             Exposure::Out => {}
         }

@@ -1,11 +1,11 @@
 //! Where instances are, against where they are wanted: place, start, withdraw, stop, remove.
 
 use common::application::InstanceTypeSpec;
-use common::id::{Generation, NodeId};
+use common::id::NodeId;
 use common::instance::{InstanceGoal, InstanceState};
 use common::time::{Span, Timestamp};
 
-use super::Wishes;
+use super::{Release, Wishes};
 use crate::action::Action;
 use crate::desire::{TypeDesire, Wanted};
 use crate::state::State;
@@ -60,9 +60,8 @@ pub(super) fn plan(wishes: &mut Wishes<'_>) {
 pub(super) fn deadlines(state: &State) -> impl Iterator<Item = Timestamp> {
     let limit = state.settings().drain_limit;
     state.instances.values().filter_map(move |instance| {
-        let has_left = instance.exposure != Exposure::In && instance.left > Generation(0);
-        if has_left && instance.assigned {
-            return Some(instance.left_at.after(limit));
+        if let Some(since) = instance.draining_since.filter(|_| instance.assigned) {
+            return Some(since.after(limit));
         }
         presumed_stopped_at(state, instance, spec_of(state, instance)?)
     })
@@ -150,15 +149,22 @@ fn next_move(wishes: &Wishes<'_>, instance: &Instance, wanted: Wanted) -> Option
                 generation,
             })
         }
-        Wanted::Registered => wishes.is_released(instance).then_some(Action::SetGoal {
-            instance: id,
-            generation,
-            goal: InstanceGoal::Registered,
-        }),
-        Wanted::Gone => wishes.is_released(instance).then_some(Action::Unassign {
-            instance: id,
-            generation,
-        }),
+        Wanted::Registered | Wanted::Gone => match wishes.release(instance) {
+            Release::Waits => None,
+            Release::BeginsToDrain => Some(Action::BeginDrain {
+                instance: id,
+                generation,
+            }),
+            Release::Free if wanted == Wanted::Registered => Some(Action::SetGoal {
+                instance: id,
+                generation,
+                goal: InstanceGoal::Registered,
+            }),
+            Release::Free => Some(Action::Unassign {
+                instance: id,
+                generation,
+            }),
+        },
     }
 }
 

@@ -299,6 +299,10 @@ pub struct Instance {
     pub left: Generation,
     /// When it last left the table.
     pub left_at: Timestamp,
+    /// Since when every live router has acknowledged that it left, while requests go on; the drain
+    /// limit begins here, because until then a router may have sent new ones.
+    #[serde(default)]
+    pub draining_since: Option<Timestamp>,
     /// True when no process is wanted and none can be there: its heart, knowing that, has said so,
     /// or has been cut off for so long that it has stopped what is exclusive by itself.
     pub quiet: bool,

@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use common::application::VersionSpec;
 use common::id::{ApplicationId, InstanceId, InstanceTypeName, NodeId, VersionNumber};
 use common::instance::{InstanceGoal, InstanceState};
+use common::routing_table::Backend;
 use common::time::{Span, Timestamp};
 use pacemaker_core::command::{Command, VersionTarget};
 use pacemaker_core::state::records::VersionGoal;
@@ -359,10 +360,11 @@ impl Simulation {
                     continue;
                 }
                 let name = format!("{}.{}.default.cluster.test", spec.name, application.name);
-                let count = table
-                    .routes
-                    .get(&name)
-                    .map_or(0, |route| route.backends.len());
+                // Those of a version that is being promoted may be taken back.
+                let count = table.routes.get(&name).map_or(0, |route| {
+                    let is_current = |backend: &&Backend| backend.version == current;
+                    route.backends.iter().filter(is_current).count()
+                });
                 let count = u32::try_from(count).unwrap();
                 let asked = version.quantity(&spec.name);
                 let key = (application.id, spec.name.clone());
