@@ -7,7 +7,6 @@ use std::net::TcpStream;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use common::application::{Program, RuntimeSpec, ShellScript, StopSpec};
@@ -30,8 +29,11 @@ use crate::pacemaker::{NODE, Pacemaker};
 /// How long a level may take to be reached, on a machine that does much else.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Ports of one test; each process of the test runner has one test, so ranges are told apart by pid.
+/// Ports of one test.
 const PORTS_PER_TEST: u16 = 40;
+
+/// Ranges of ports for tests, from 20000 on; more than ever run at once.
+const PORT_RANGES: u16 = 300;
 
 /// The token that may read logs.
 pub(crate) const TOKEN: &str = "log reader";
@@ -43,6 +45,7 @@ pub(crate) struct Node {
     pub(crate) ports: RangeInclusive<u16>,
     pub(crate) fence_exclusive: bool,
     heart: Option<Heart>,
+    _reserved: ReservedPorts,
 }
 
 enum Heart {
@@ -53,14 +56,12 @@ enum Heart {
 impl Node {
     /// A node without a heart.
     pub(crate) async fn new() -> Self {
-        static NEXT: AtomicU16 = AtomicU16::new(0);
-        let process = u16::try_from(std::process::id() % 250).unwrap();
-        let test = NEXT.fetch_add(1, Ordering::Relaxed);
-        let first = 20_000 + (process * PORTS_PER_TEST + test * PORTS_PER_TEST) % 10_000;
+        let reserved = ReservedPorts::take();
         Self {
             pacemaker: Pacemaker::start().await,
             directory: tempfile::tempdir().unwrap(),
-            ports: first..=first + PORTS_PER_TEST - 1,
+            ports: reserved.range(),
+            _reserved: reserved,
             fence_exclusive: false,
             heart: None,
         }
@@ -218,11 +219,57 @@ impl Node {
     }
 }
 
+/// A range of ports that no other test has, as long as this lives.
+struct ReservedPorts {
+    first: u16,
+    /// Locked; other tests look for the lock.
+    _lock: fs::File,
+}
+
+impl ReservedPorts {
+    /// Takes a range that no test has and nobody uses.
+    fn take() -> Self {
+        let start = u16::try_from(std::process::id() % u32::from(PORT_RANGES)).unwrap();
+        let slots = (start..PORT_RANGES).chain(0..start);
+        slots
+            .filter_map(Self::try_take)
+            .next()
+            .expect("a range of ports that nobody uses")
+    }
+
+    fn try_take(slot: u16) -> Option<Self> {
+        let path = std::env::temp_dir().join(format!("paasmaker-test-ports-{slot}"));
+        let lock = fs::File::create(path).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok()?;
+        let first = 20_000 + slot * PORTS_PER_TEST;
+        let reserved = Self { first, _lock: lock };
+        reserved
+            .range()
+            .all(heart::ports::is_free)
+            .then_some(reserved)
+    }
+
+    fn range(&self) -> RangeInclusive<u16> {
+        self.first..=self.first + PORTS_PER_TEST - 1
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(Heart::Process(mut child)) = self.heart.take() {
-            drop(child.kill());
-            drop(child.wait());
+        match self.heart.take() {
+            Some(Heart::Process(mut child)) => {
+                drop(child.kill());
+                drop(child.wait());
+            }
+            Some(Heart::Here(running, shutdown)) => {
+                // It would start again what is killed below; other threads carry its tasks.
+                shutdown.cancel();
+                let deadline = Instant::now() + PATIENCE;
+                while !running.finished.is_finished() && Instant::now() < deadline {
+                    std::thread::yield_now();
+                }
+            }
+            None => {}
         }
         // What a test has left running would outlive it otherwise.
         for directory in fs::read_dir(self.data().join("instances"))
