@@ -154,6 +154,12 @@ impl Activity {
         self.is_cut_off.store(true, Ordering::Relaxed);
     }
 
+    /// When a byte last went either way, if no request is in progress.
+    pub(crate) fn idle_since(&self) -> Option<u32> {
+        (self.requests.load(Ordering::Relaxed) == 0)
+            .then(|| self.last_bytes.load(Ordering::Relaxed))
+    }
+
     /// Seconds since a byte last went either way.
     pub(crate) fn seconds_since_bytes(&self) -> u32 {
         self.clock

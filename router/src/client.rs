@@ -93,6 +93,14 @@ impl Watched {
         }
     }
 
+    /// Since when it could be closed without harm; `None` while a request is in progress.
+    pub(crate) fn idle_since(&self) -> Option<u32> {
+        match self.order.get() {
+            Order::GoOn => self.activity.idle_since(),
+            Order::Finish | Order::End => None,
+        }
+    }
+
     fn give(&self, order: Order) {
         self.order.set(order);
         if let Some(waker) = self.waker.borrow().as_ref() {

@@ -38,7 +38,8 @@ pub struct Config {
     pub access_log: bool,
     /// Clients whose own `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed; none by default.
     pub trusted_clients: Vec<Network>,
-    /// Client connections at one time, over all workers; more wait in the kernel's backlog.
+    /// Client connections at one time, over all workers. Beyond it idle ones are closed, and when
+    /// all are busy new ones wait in the kernel's backlog.
     pub connections_max: usize,
     /// How long requests in flight may go on after shutdown began.
     pub drain_limit: Duration,

@@ -124,7 +124,7 @@ fn encode_refusals(
 }
 
 fn encode_workers(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> Result<(), fmt::Error> {
-    let counters: [Described<WorkerStatistics>; 6] = [
+    let counters: [Described<WorkerStatistics>; 7] = [
         ("connections_accepted", "Client connections", |worker| {
             &worker.connections_accepted
         }),
@@ -132,6 +132,11 @@ fn encode_workers(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> Resul
             "connections_timed_out",
             "Client connections closed because they were silent",
             |worker| &worker.connections_timed_out,
+        ),
+        (
+            "connections_evicted",
+            "Idle client connections closed to make room for new ones",
+            |worker| &worker.connections_evicted,
         ),
         (
             "backend_connections",

@@ -121,6 +121,7 @@ pub(crate) struct WorkerStatistics {
     pub(crate) connections_accepted: Counter,
     pub(crate) connections_closed: Counter,
     pub(crate) connections_timed_out: Counter,
+    pub(crate) connections_evicted: Counter,
     pub(crate) tunnels_opened: Counter,
     pub(crate) tunnels_closed: Counter,
     /// Requests that wait for a backend; a level, not a count.

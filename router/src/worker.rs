@@ -25,6 +25,7 @@ use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
@@ -41,6 +42,9 @@ use crate::table::Tables;
 const TICK: Duration = Duration::from_secs(1);
 /// The wait after a connection could not be accepted: out of descriptors, most likely.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// How often a client that waits for a place looks whether a connection has become idle.
+const PLACE_RETRY: Duration = Duration::from_millis(20);
 
 /// What all workers share.
 #[derive(Debug)]
@@ -151,7 +155,8 @@ impl Worker {
         self.drain().await;
     }
 
-    /// Accepts until told to stop; at the limit of connections it waits for one to end.
+    /// Accepts until told to stop; at the limit of connections the one that has been without a
+    /// request for longest makes room, so that clients who only sit there keep nobody out.
     async fn accept(self: &Rc<Self>, listener: TcpListener) {
         let mut is_failing = false;
         loop {
@@ -170,7 +175,7 @@ impl Worker {
                         tracing::warn!(%error, "cannot accept connections for a moment");
                     }
                     let stop = self.shared.stop.cancelled();
-                    if tokio::time::timeout(ACCEPT_RETRY, stop).await.is_ok() {
+                    if timeout(ACCEPT_RETRY, stop).await.is_ok() {
                         return;
                     }
                 }
@@ -182,10 +187,17 @@ impl Worker {
         &self,
         listener: &TcpListener,
     ) -> io::Result<(tokio::net::TcpStream, std::net::SocketAddr)> {
+        let accepted = listener.accept().await?;
         while self.connections.len() >= self.shared.limits.connections {
-            self.connections.ended.notified().await;
+            if self.connections.close_idlest() {
+                self.statistics().connections_evicted.add(1);
+            }
+            let ended = self.connections.ended.notified();
+            if timeout(PLACE_RETRY, ended).await.is_err() {
+                tracing::debug!(worker = self.index, "a client waits for a place");
+            }
         }
-        listener.accept().await
+        Ok(accepted)
     }
 
     /// Takes newer tables as they come, so that an idle worker acknowledges them too.
@@ -224,10 +236,7 @@ impl Worker {
                 self.connections.ended.notified().await;
             }
         };
-        if tokio::time::timeout(self.shared.limits.drain, all_ended)
-            .await
-            .is_err()
-        {
+        if timeout(self.shared.limits.drain, all_ended).await.is_err() {
             tracing::warn!(
                 worker = self.index,
                 connections = self.connections.len(),
@@ -288,6 +297,22 @@ impl Connections {
             .filter(|watched| watched.check(now))
             .count();
         u64::try_from(silent).unwrap_or(0)
+    }
+
+    /// Closes the connection that has been without a request for longest, if there is one.
+    fn close_idlest(&self) -> bool {
+        let open = self.open.borrow();
+        let idlest = open
+            .iter()
+            .filter_map(|(number, watched)| {
+                let watched = watched.as_ref()?;
+                Some((watched.idle_since()?, number, watched))
+            })
+            .min_by_key(|(since, number, _)| (*since, *number));
+        if let Some((_, _, watched)) = idlest {
+            watched.finish();
+        }
+        idlest.is_some()
     }
 
     fn finish_all(&self) {

@@ -96,8 +96,7 @@ async fn a_head_that_is_too_large_is_refused() {
     assert_eq!(application.requests(), 0);
 }
 
-#[tokio::test]
-async fn clients_beyond_the_limit_wait_for_a_place() {
+async fn with_two_places() -> (Application, World) {
     let application = Application::start("one").await;
     let world = World::start_with(|config| {
         config.workers = 1;
@@ -107,12 +106,19 @@ async fn clients_beyond_the_limit_wait_for_a_place() {
     world
         .publish(&[("one.test", route(&[(1, application.address)]))])
         .await;
-    let mut held = Vec::new();
-    for _ in 0..2 {
+    (application, world)
+}
+
+#[tokio::test]
+async fn when_all_places_are_busy_the_next_client_waits() {
+    let (application, world) = with_two_places().await;
+    let mut busy = Vec::new();
+    for arrived in 1..=2 {
         let mut wire = Wire::connect(world.address()).await;
-        wire.send("GET / HTTP/1.1\r\nhost: one.test\r\n\r\n").await;
-        assert_eq!(wire.read_answer().await.unwrap().status, 200);
-        held.push(wire);
+        wire.send("GET /wait HTTP/1.1\r\nhost: one.test\r\n\r\n")
+            .await;
+        eventually("the request arrives", || application.requests() == arrived).await;
+        busy.push(wire);
     }
 
     let mut waiting = Wire::connect(world.address()).await;
@@ -120,7 +126,29 @@ async fn clients_beyond_the_limit_wait_for_a_place() {
         .send("GET / HTTP/1.1\r\nhost: one.test\r\n\r\n")
         .await;
     assert_eq!(world.metric("pm_router_connections_accepted_total"), 2.0);
-    held.pop();
+    busy.pop();
 
     assert_eq!(waiting.read_answer().await.unwrap().status, 200);
+    application.open();
+    application.open();
+    assert_eq!(busy[0].read_answer().await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn clients_that_only_sit_there_keep_nobody_out() {
+    let (application, world) = with_two_places().await;
+    let mut idle = Wire::connect(world.address()).await;
+    idle.send("GET / HTTP/1.1\r\nhost: one.test\r\n\r\n").await;
+    assert_eq!(idle.read_answer().await.unwrap().status, 200);
+    let mut slow = Wire::connect(world.address()).await;
+    slow.send("GET / HTT").await;
+
+    for _ in 0..5 {
+        let mut next = Wire::connect(world.address()).await;
+        next.send("GET / HTTP/1.1\r\nhost: one.test\r\n\r\n").await;
+        assert_eq!(next.read_answer().await.unwrap().status, 200);
+    }
+    assert_eq!(application.requests(), 6);
+    assert!(world.metric("pm_router_connections_evicted_total") >= 2.0);
+    assert_eq!(idle.read_to_end().await, b"");
 }
