@@ -24,6 +24,7 @@ pub mod log;
 
 mod fork;
 mod launch;
+mod prepare;
 mod process;
 mod record;
 mod remains;
@@ -66,8 +67,8 @@ pub fn main(run_directory: &Path) -> ExitCode {
 }
 
 fn run_here(run_directory: &Path) -> io::Result<()> {
-    supervise::inherit_to_application()?;
-    supervise::run(run_directory, supervise::Prepared::new()?, None, || {})
+    prepare::inherit_to_application()?;
+    supervise::run(run_directory, prepare::Prepared::new()?, None, || {})
 }
 
 /// Asks a shim to stop its application; returns at once.

@@ -26,7 +26,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::fork::{self, Forked};
-use super::supervise::{self, Prepared};
+use super::prepare::{self, Prepared};
+use super::supervise;
 
 /// A request is a path, and the kernel's PATH_MAX is this.
 pub(super) const REQUEST_MAX_BYTES: usize = 4096;
@@ -107,7 +108,7 @@ pub(super) fn serve(control: BorrowedFd<'_>) -> io::Result<()> {
 
 /// What the shims need and inherit is done once.
 fn become_server() -> io::Result<()> {
-    supervise::inherit_to_application()?;
+    prepare::inherit_to_application()?;
     // A terminal's interrupt ends the heart, in order, and not this process before it. Fails only
     // for a leader of a group, which a terminal does not interrupt together with the heart.
     rustix::process::setsid().ok();

@@ -10,18 +10,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::application::StopSignal;
 use common::time::Timestamp;
-use nix::sys::signal::SigSet;
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::launch::{self, Streams};
 use super::log::{Step, Writer};
+use super::prepare::Prepared;
 use super::process::ProcessIdentity;
 use super::record::{Ending, ExitRecord, ProcessRecord, Started};
 use super::specification::{Specification, StoredSpecification};
-use super::{fork, tree};
+use super::tree;
 
 /// How long after a failed write of output the disk is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(1);
@@ -37,70 +37,6 @@ const ANSWER_PAUSE: Timespec = Timespec {
 
 /// The shim is small and losing it costs the application: the kernel takes it after all else.
 const SHIM_OUT_OF_MEMORY_SCORE: &str = "-900";
-
-/// The application is as likely a victim as any process.
-const APPLICATION_OUT_OF_MEMORY_SCORE: &str = "0";
-
-/// What a shim does before it knows what to run.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    signals: SignalFd,
-    identity: ProcessIdentity,
-    /// Both ends of the pipe for the application's output, and its inode.
-    output: OwnedFd,
-    application_output: OwnedFd,
-    output_inode: u64,
-    /// What the application reads: nothing.
-    application_input: File,
-}
-
-impl Prepared {
-    /// Makes the calling process a shim: own session, sub-reaper, signals as readable events.
-    ///
-    /// # Errors
-    /// What the system answered.
-    pub(crate) fn new() -> io::Result<Self> {
-        fork::reset_signals();
-        launch::rehearse();
-        let events = SigSet::from_iter([
-            nix::sys::signal::SIGTERM,
-            nix::sys::signal::SIGINT,
-            nix::sys::signal::SIGHUP,
-            nix::sys::signal::SIGCHLD,
-        ]);
-        events.thread_block()?;
-        // Not ignored, because the application would inherit that: an answer to a spawner that
-        // has been killed is an error of the write.
-        SigSet::from(nix::sys::signal::SIGPIPE).thread_block()?;
-        // Fails only for a process that leads a group already, and then its spawner has seen to it.
-        rustix::process::setsid().ok();
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        rustix::thread::set_name(c"pm-shim")?;
-        let (output, application_output) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        Ok(Self {
-            signals: SignalFd::with_flags(&events, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
-            identity: ProcessIdentity::current()?,
-            output_inode: rustix::fs::fstat(&output)?.st_ino,
-            output,
-            application_output,
-            application_input: File::open("/dev/null")?,
-        })
-    }
-}
-
-/// Sets on the calling process what applications inherit through it: no leaked descriptors, no new
-/// privileges, and an ordinary place in the order of the out-of-memory killer.
-///
-/// # Errors
-/// What the system answered.
-pub(crate) fn inherit_to_application() -> io::Result<()> {
-    fork::close_leaked_descriptors();
-    rustix::thread::set_no_new_privs(true)?;
-    // A container may forbid to write it; then all processes keep what they were given.
-    fs::write("/proc/self/oom_score_adj", APPLICATION_OUT_OF_MEMORY_SCORE).ok();
-    Ok(())
-}
 
 /// Runs what the run directory's specification says, until nothing of it is left.
 ///
