@@ -7,9 +7,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match (arguments.next(), arguments.nth(1)) {
-        (Some(verb), Some(directory)) if verb == "shim" => {
-            heart::shim::main(Path::new(&directory))
-        }
+        (Some(verb), Some(directory)) if verb == "shim" => heart::shim::main(Path::new(&directory)),
         (Some(verb), _) if verb == "static" => heart::static_site::main(),
         _ => ExitCode::FAILURE,
     }
