@@ -190,11 +190,13 @@ mod tests {
 
     #[test]
     fn a_listening_port_is_not_free_whatever_its_address() {
-        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
-            let Ok(listener) = TcpListener::bind(address) else {
+        // Below the ephemeral range, so that no connection of this machine takes it in between.
+        let mut ports = Ports::new(&(32_000..=32_500), &[]);
+        for address in ["127.0.0.1", "0.0.0.0", "::1", "::"] {
+            let port = ports.take(is_free).unwrap();
+            let Ok(listener) = TcpListener::bind((address, port)) else {
                 continue;
             };
-            let port = listener.local_addr().unwrap().port();
 
             assert!(!is_free(port), "{address}");
             assert!(!is_silent(port), "{address}");
