@@ -37,7 +37,8 @@ pub(crate) struct TypeDesire {
 ///
 /// Those that serve come first, the longest serving before the others, so that an instance which
 /// comes back from a silent node does not displace its replacement; those that already leave the
-/// table come last, so that a choice once made is kept.
+/// table come last, so that a choice once made is kept. Where none is to run, all leave the table,
+/// and that says nothing about which are kept.
 type Rank = (u8, Timestamp, InstanceId);
 
 impl State {
@@ -66,8 +67,8 @@ impl State {
         let (mut lost, mut live): (Vec<&Instance>, Vec<&Instance>) = assigned
             .into_iter()
             .partition(|instance| instance.seen.state == InstanceState::Lost);
-        live.sort_by_key(|instance| rank(instance));
-        lost.sort_by_key(|instance| rank(instance));
+        live.sort_by_key(|instance| rank(instance, goal));
+        lost.sort_by_key(|instance| rank(instance, goal));
         let kept_live = live.len().min(quantity);
         let met = live
             .iter()
@@ -210,17 +211,16 @@ pub(crate) fn is_met(instance: &Instance, goal: InstanceGoal) -> bool {
     }
 }
 
-fn rank(instance: &Instance) -> Rank {
-    let class = match instance.exposure {
-        Exposure::Withdrawn => 6,
-        Exposure::In | Exposure::Out => match instance.seen.state {
-            InstanceState::Running => 0,
-            InstanceState::Starting => 1,
-            InstanceState::Registered | InstanceState::Stopped => 2,
-            InstanceState::Allocated => 3,
-            InstanceState::Stopping => 4,
-            InstanceState::Failed | InstanceState::Lost => 5,
-        },
+fn rank(instance: &Instance, goal: InstanceGoal) -> Rank {
+    let leaves = goal == InstanceGoal::Running && instance.exposure == Exposure::Withdrawn;
+    let class = match instance.seen.state {
+        _ if leaves => 6,
+        InstanceState::Running => 0,
+        InstanceState::Starting => 1,
+        InstanceState::Registered | InstanceState::Stopped => 2,
+        InstanceState::Allocated => 3,
+        InstanceState::Stopping => 4,
+        InstanceState::Failed | InstanceState::Lost => 5,
     };
     (class, instance.since, instance.id)
 }

@@ -232,3 +232,71 @@ fn merge(earlier: &mut Route, later: &Route) {
         .sort_by_key(|backend| (backend.instance, backend.version));
     earlier.hold = (earlier.hold || later.hold) && earlier.backends.is_empty();
 }
+
+#[cfg(test)]
+mod tests {
+    use common::id::{ApplicationId, InstanceId};
+
+    use super::*;
+
+    #[test]
+    fn generated_hostnames_are_lower_case() {
+        let name = generated_hostname(
+            &InstanceTypeName::parse("Web").unwrap(),
+            &ApplicationName::parse("My.App").unwrap(),
+            &WorkspaceStub::parse("test").unwrap(),
+            "example.com",
+        );
+
+        assert_eq!(name, "web.my.app.test.example.com");
+    }
+
+    #[test]
+    fn merged_route_has_both_versions_backends_and_the_later_type() {
+        let mut earlier = route("old", &[2]);
+
+        merge(&mut earlier, &route("new", &[1, 3]));
+
+        let instances: Vec<u64> = earlier
+            .backends
+            .iter()
+            .map(|backend| backend.instance.0)
+            .collect();
+        assert_eq!(instances, [1, 2, 3]);
+        assert_eq!(earlier.instance_type.as_str(), "new");
+    }
+
+    #[test]
+    fn merged_route_holds_only_while_nothing_answers() {
+        let holding = Route {
+            hold: true,
+            ..route("web", &[])
+        };
+
+        let mut served = holding.clone();
+        merge(&mut served, &route("web", &[1]));
+        let mut unserved = holding;
+        merge(&mut unserved, &route("web", &[]));
+
+        assert!(!served.hold);
+        assert!(unserved.hold);
+    }
+
+    fn route(instance_type: &str, instances: &[u64]) -> Route {
+        Route {
+            application: ApplicationId(1),
+            application_name: "app".to_owned(),
+            workspace: "test".to_owned(),
+            instance_type: InstanceTypeName::parse(instance_type).unwrap(),
+            backends: instances
+                .iter()
+                .map(|instance| Backend {
+                    instance: InstanceId(*instance),
+                    version: VersionNumber(1),
+                    address: SocketAddr::from(([10, 0, 0, 1], 20_000)),
+                })
+                .collect(),
+            hold: false,
+        }
+    }
+}

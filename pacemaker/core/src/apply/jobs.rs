@@ -337,3 +337,28 @@ fn waiting(name: StepName) -> Step {
         ended: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(head("añb", 2), "a");
+        assert_eq!(head("añb", 3), "añ");
+        assert_eq!(tail("añb", 2), "b");
+        assert_eq!(tail("añb", 3), "ñb");
+        assert_eq!(head("", 5), "");
+        assert_eq!(tail("ab", 5), "ab");
+    }
+
+    #[test]
+    fn deployment_has_only_the_steps_that_it_needs() {
+        let short = deployment_steps(false, false);
+        assert!(!short.contains(&StepName::Prepare) && short.ends_with(&[StepName::Healthy]));
+
+        let full = deployment_steps(true, true);
+        assert!(full.contains(&StepName::Prepare) && full.ends_with(&[StepName::Retire]));
+        assert!(full.is_sorted());
+    }
+}

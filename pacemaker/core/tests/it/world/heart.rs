@@ -229,13 +229,6 @@ impl World {
         heart
             .builds
             .retain(|job, _| assignment.builds.iter().any(|build| build.job == *job));
-        for build in &assignment.builds {
-            let due = self.now.after(Span(self.random.between(50, 300)));
-            heart
-                .builds
-                .entry(build.job)
-                .or_insert((due, BuildState::Running));
-        }
         heart.assignment = Some(assignment);
     }
 
@@ -257,6 +250,15 @@ impl World {
     }
 
     fn run_builds(&mut self, heart: &mut Heart) {
+        // A build that a crash interrupted begins again.
+        let assigned = heart.assignment.iter().flat_map(|held| &held.builds);
+        for build in assigned {
+            let due = self.now.after(Span(self.random.between(50, 300)));
+            heart
+                .builds
+                .entry(build.job)
+                .or_insert((due, BuildState::Running));
+        }
         for (job, (due, state)) in &mut heart.builds {
             if *due > self.now || *state != BuildState::Running || !heart.is_connected {
                 continue;
