@@ -10,12 +10,16 @@ use common::digest::Hasher;
 use tar::{Builder, EntryType, Header};
 
 use super::links::target_stays_inside;
+use super::unpack::Limits;
 
 /// Names that a package never needs, at any depth: version control and the command line's own notes.
 pub const EXCLUDED_NAMES: &[&str] = &[".git", ".hg", ".svn", ".paasmaker"];
 
 /// zstd's default level: 230 MB/s on one core, and higher levels gain a few per cent of size only.
 const COMPRESSION_LEVEL: i32 = 3;
+
+/// What every entry takes in the archive beside its content.
+const ENTRY_BYTES: u64 = 512;
 
 /// A directory could not be packed.
 #[derive(Debug, thiserror::Error)]
@@ -61,13 +65,30 @@ pub enum PackError {
         /// The file.
         path: PathBuf,
     },
+    /// Directories in one another deeper than any package is unpacked.
+    #[error("{} lies deeper than {limit} directories in one another", path.display())]
+    TooDeep {
+        /// The first entry that is too deep.
+        path: PathBuf,
+        /// How deep an entry may lie.
+        limit: usize,
+    },
+    /// More bytes than any package is unpacked with.
+    #[error("with {} the package would have more than {limit} bytes uncompressed", path.display())]
+    TooLarge {
+        /// The entry that is too much.
+        path: PathBuf,
+        /// How many bytes all entries may have.
+        limit: u64,
+    },
 }
 
 /// Packs what is in `directory` into the file `out`, leaving out every entry named in `exclude`.
 ///
 /// Entries are sorted; times and owners are zero; modes are 755 for directories and for files that
-/// their owner may execute, 644 otherwise. `out` is on disk when this returns; it may lie in the
-/// directory and is then left out of itself. Nothing is left at `out` after an error.
+/// their owner may execute, 644 otherwise. `out` may lie in the directory and is then left out of
+/// itself; it is not synced, because it is read at once and what is read is proven by the digest.
+/// Nothing is left at `out` after an error.
 ///
 /// # Errors
 /// Names the entry that could not be packed and says why.
@@ -101,6 +122,8 @@ fn write_package(
         out,
         own: (own.dev(), own.ino()),
         exclude,
+        limits: Limits::default(),
+        bytes: 0,
         builder: Builder::new(encoder),
     };
     packing.add_directory(directory, Path::new(""))?;
@@ -109,7 +132,6 @@ fn write_package(
         .into_inner()
         .and_then(zstd::Encoder::finish)
         .map_err(write_error)?;
-    counted.file.sync_all().map_err(write_error)?;
     Ok(PackageReference {
         digest: counted.hasher.finish(),
         size: counted.size,
@@ -141,6 +163,9 @@ struct Packing<'a, Output: Write> {
     /// Device and inode of the package itself.
     own: (u64, u64),
     exclude: &'a [&'a str],
+    limits: Limits,
+    /// What the archive has taken in so far, uncompressed.
+    bytes: u64,
     builder: Builder<Output>,
 }
 
@@ -173,8 +198,16 @@ impl<Output: Write> Packing<'_, Output> {
         if (metadata.dev(), metadata.ino()) == self.own {
             return Ok(());
         }
+        // Bounds the recursion as well.
+        if inside.components().count() > self.limits.depth {
+            return Err(PackError::TooDeep {
+                path: path.to_owned(),
+                limit: self.limits.depth,
+            });
+        }
         let kind = metadata.file_type();
         if kind.is_dir() {
+            self.count(path, 0)?;
             let mut header = header(EntryType::Directory, 0o755, 0);
             self.append(&mut header, inside, io::empty())?;
             self.add_directory(path, inside)
@@ -199,6 +232,7 @@ impl<Output: Write> Packing<'_, Output> {
                 target: target.to_owned(),
             });
         }
+        self.count(path, 0)?;
         let mut header = header(EntryType::Symlink, 0o777, 0);
         self.builder
             .append_link(&mut header, inside, target)
@@ -212,6 +246,7 @@ impl<Output: Write> Packing<'_, Output> {
         };
         let file = File::open(path).map_err(read_error)?;
         let metadata = file.metadata().map_err(read_error)?;
+        self.count(path, metadata.len())?;
         let is_executable = metadata.permissions().mode() & 0o100 != 0;
         let mode = if is_executable { 0o755 } else { 0o644 };
         let mut header = header(EntryType::Regular, mode, metadata.len());
@@ -229,6 +264,21 @@ impl<Output: Write> Packing<'_, Output> {
             });
         }
         appended.map_err(|source| self.write_error(source))
+    }
+
+    /// Counts an entry before any of its bytes is read: a sparse file costs nothing on disk.
+    fn count(&mut self, path: &Path, content: u64) -> Result<(), PackError> {
+        self.bytes = self
+            .bytes
+            .saturating_add(ENTRY_BYTES)
+            .saturating_add(content);
+        if self.bytes > self.limits.total_bytes {
+            return Err(PackError::TooLarge {
+                path: path.to_owned(),
+                limit: self.limits.total_bytes,
+            });
+        }
+        Ok(())
     }
 
     fn append(

@@ -98,6 +98,43 @@ fn what_cannot_be_packed_is_named() {
 }
 
 #[test]
+fn a_tree_deeper_than_any_node_unpacks_is_not_packed() {
+    let place = tempfile::tempdir().unwrap();
+    let (directory, out) = (place.path().join("deep"), place.path().join("package"));
+    let mut deep = directory.clone();
+    deep.extend(std::iter::repeat_n("d", 400));
+    fs::create_dir_all(&deep).unwrap();
+
+    let error = pack(&directory, &out, &[]).unwrap_err();
+
+    assert!(matches!(error, PackError::TooDeep { .. }), "{error}");
+    assert!(error.to_string().contains("deep/d/d/d"), "{error}");
+    assert!(!out.exists());
+
+    let (allowed, unpacked) = (place.path().join("allowed"), place.path().join("unpacked"));
+    let mut deepest = allowed.clone();
+    deepest.extend(std::iter::repeat_n("d", Limits::default().depth));
+    fs::create_dir_all(&deepest).unwrap();
+    pack(&allowed, &out, &[]).unwrap();
+    unpack(File::open(&out).unwrap(), &unpacked, &Limits::default()).unwrap();
+}
+
+#[test]
+fn a_sparse_file_larger_than_any_node_unpacks_is_not_packed() {
+    let place = tempfile::tempdir().unwrap();
+    let (directory, out) = (place.path().join("large"), place.path().join("package"));
+    fs::create_dir(&directory).unwrap();
+    let sparse = File::create(directory.join("sparse")).unwrap();
+    sparse.set_len(10 << 40).unwrap();
+
+    let error = pack(&directory, &out, &[]).unwrap_err();
+
+    assert!(matches!(error, PackError::TooLarge { .. }), "{error}");
+    assert!(error.to_string().contains("large/sparse"), "{error}");
+    assert!(!out.exists());
+}
+
+#[test]
 fn archives_of_other_programs_are_taken() {
     let place = tempfile::tempdir().unwrap();
     let directory = sample(&place.path().join("first"));
