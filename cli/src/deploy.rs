@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use common::api::DeployRequest;
+use common::api::{DeployRequest, JobStarted};
 use common::assignment::PackageReference;
 use common::id::{ApplicationName, JobId, VersionNumber};
 use common::manifest::Notice;
@@ -80,20 +80,14 @@ async fn deploy_checked(
             .line(&manifest::notice_line(&manifest.path, notice));
     }
 
-    let source = upload(connection, &arguments.directory, &doing).await?;
-    let started = connection
-        .client
-        .deploy(
-            &DeployRequest {
-                workspace: connection.workspace.clone(),
-                manifest: manifest.text,
-                source: source.digest,
-                promote: !arguments.no_promote,
-            },
-            &idempotency_key()?,
-        )
-        .await
-        .map_err(connection.failed(doing.clone()))?;
+    let package = Package::of(connection, &arguments.directory, &doing).await?;
+    let request = DeployRequest {
+        workspace: connection.workspace.clone(),
+        manifest: manifest.text,
+        source: package.reference.digest.clone(),
+        promote: !arguments.no_promote,
+    };
+    let started = start(connection, &request, &package, &doing).await?;
     connection.progress.line(&format!(
         "deploying version {} of `{application}` (job {})",
         started.version, started.job
@@ -113,32 +107,76 @@ async fn deploy_checked(
     Ok(deployed)
 }
 
-/// Packs a directory and makes sure that the cluster has it.
-async fn upload(
+/// Asks for the deployment, and uploads the package first when the cluster does not have it.
+///
+/// Asking first saves a question: most deployments after a mistake elsewhere are of a known package.
+async fn start(
     connection: &Connection,
-    directory: &Path,
+    request: &DeployRequest,
+    package: &Package,
     doing: &str,
-) -> Result<PackageReference, CommandError> {
-    let progress = &connection.progress;
-    progress.spin("packing");
-    let temporary = tempfile::Builder::new()
-        .prefix("pm-package-")
-        .tempdir()
-        .map_err(|error| {
-            CommandError::file(format!("{doing}: make a temporary directory"), &error)
-        })?;
-    let package = temporary.path().join("package");
-    let reference = pack(directory.to_owned(), package.clone(), doing).await?;
-    progress.clear();
+) -> Result<JobStarted, CommandError> {
+    let ask = async || {
+        let key = idempotency_key()?;
+        Ok::<_, CommandError>(connection.client.deploy(request, &key).await)
+    };
+    match ask().await? {
+        Err(error) if is_unknown_package(&error) => {
+            package.upload(connection, doing).await?;
+            ask().await?.map_err(connection.failed(doing))
+        }
+        answer => answer.map_err(connection.failed(doing)),
+    }
+}
 
-    progress.begin_bytes("uploading", reference.size);
-    connection
-        .client
-        .upload_package(&reference, &package, &progress.position())
-        .await
-        .map_err(connection.failed(doing))?;
-    progress.clear();
-    Ok(reference)
+fn is_unknown_package(error: &pacemaker_client::Error) -> bool {
+    error
+        .problem()
+        .is_some_and(|problem| problem.code == "package_not_found")
+}
+
+/// A packed directory, kept until it is dropped.
+struct Package {
+    reference: PackageReference,
+    file: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Package {
+    async fn of(
+        connection: &Connection,
+        directory: &Path,
+        doing: &str,
+    ) -> Result<Self, CommandError> {
+        connection.progress.spin("packing");
+        let temporary = tempfile::Builder::new()
+            .prefix("pm-package-")
+            .tempdir()
+            .map_err(|error| {
+                CommandError::file(format!("{doing}: make a temporary directory"), &error)
+            })?;
+        let file = temporary.path().join("package");
+        let reference = pack(directory.to_owned(), file.clone(), doing).await?;
+        connection.progress.clear();
+        Ok(Self {
+            reference,
+            file,
+            _directory: temporary,
+        })
+    }
+
+    /// Makes sure that the cluster has it.
+    async fn upload(&self, connection: &Connection, doing: &str) -> Result<(), CommandError> {
+        let progress = &connection.progress;
+        progress.begin_bytes("uploading", self.reference.size);
+        connection
+            .client
+            .upload_package(&self.reference, &self.file, &progress.position())
+            .await
+            .map_err(connection.failed(doing))?;
+        progress.clear();
+        Ok(())
+    }
 }
 
 async fn pack(

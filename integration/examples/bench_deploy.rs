@@ -20,7 +20,7 @@ const ROUNDS: usize = 40;
 /// Rounds before them.
 const WARM_UP: usize = 3;
 /// Time between two looks for an answer.
-const LOOK: Duration = Duration::from_micros(500);
+const LOOK: Duration = Duration::from_millis(1);
 /// The longest that an answer is waited for.
 const LIMIT: Duration = Duration::from_secs(30);
 
