@@ -198,7 +198,7 @@ pub(crate) fn is_met(instance: &Instance, goal: InstanceGoal) -> bool {
         InstanceGoal::Running => {
             instance.seen.state == InstanceState::Running
                 && instance.goal == InstanceGoal::Running
-                && instance.exposure != Exposure::Withdrawn
+                && instance.exposure == Exposure::In
         }
         InstanceGoal::Registered => match instance.seen.state {
             InstanceState::Allocated | InstanceState::Lost | InstanceState::Failed => false,

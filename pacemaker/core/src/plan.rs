@@ -13,6 +13,7 @@ mod rollout;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use common::application::InstanceTypeSpec;
 use common::id::{ApplicationId, Generation, InstanceId, NodeId};
 use common::time::Timestamp;
 
@@ -124,9 +125,9 @@ impl<'a> Wishes<'a> {
     }
 
     /// What an instance that is out of the table still waits for before it may be stopped.
-    fn release(&self, instance: &Instance) -> Release {
-        if instance.left == Generation(0) {
-            // It has never been in a table.
+    fn release(&self, instance: &Instance, spec: &InstanceTypeSpec) -> Release {
+        let was_routed = instance.left > Generation(0) && !spec.standalone;
+        if !was_routed {
             return Release::Free;
         }
         if !self.is_acknowledged(instance.left) {

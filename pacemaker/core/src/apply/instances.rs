@@ -111,13 +111,6 @@ impl Transition<'_> {
         if seen.state == InstanceState::Lost {
             return Err(stale(format!("no heart says that instance {id} is lost")));
         }
-        let is_standalone = self
-            .state
-            .applications
-            .get(&before.application)
-            .and_then(|application| application.versions.get(&before.version))
-            .and_then(|version| version.instance_type(&before.instance_type))
-            .is_none_or(|spec| spec.standalone);
         if let Some(port) = seen.port {
             self.free_port(before.node, id, port);
         }
@@ -139,9 +132,8 @@ impl Transition<'_> {
         instance.quiet = !wants_process && knows_goal && has_no_process(seen.state);
         let exposure = match (instance.exposure, seen.state) {
             (Exposure::Withdrawn, _) => Exposure::Withdrawn,
-            (Exposure::Out, InstanceState::Running) if wants_process && !is_standalone => {
-                Exposure::In
-            }
+            // A heart that does not know the wish yet may be about to stop it.
+            (Exposure::Out, InstanceState::Running) if wants_process && knows_goal => Exposure::In,
             (exposure, InstanceState::Running) => exposure,
             (_, _) => Exposure::Out,
         };

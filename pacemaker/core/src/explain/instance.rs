@@ -48,7 +48,7 @@ impl State {
             ));
         }
         match instance.exposure {
-            Exposure::In => lines.push("it is in the routing table".to_owned()),
+            Exposure::In => lines.push("it has passed its start check and serves".to_owned()),
             Exposure::Withdrawn => {
                 lines.push("it has left the routing table and its last requests drain".to_owned());
                 lines.extend(self.waits_for_routers(instance.left, sightings));

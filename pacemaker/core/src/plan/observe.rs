@@ -14,7 +14,7 @@ use super::Wishes;
 use crate::action::Action;
 use crate::desire::has_no_process;
 use crate::state::State;
-use crate::state::records::{Instance, NodeRecord, Seen};
+use crate::state::records::{Exposure, Instance, NodeRecord, Seen};
 
 pub(super) fn plan(wishes: &mut Wishes<'_>) {
     for node in wishes.state.nodes.values() {
@@ -74,11 +74,14 @@ fn is_news(state: &State, instance: &Instance, seen: &Seen, report: &HeartReport
     if instance.seen != *seen {
         return true;
     }
-    let becomes_quiet = !instance.quiet
-        && !instance.wants_process()
-        && report.assignment >= instance.goal_generation
-        && has_no_process(seen.state);
-    becomes_quiet && is_exclusive(state, instance)
+    if report.assignment < instance.goal_generation {
+        return false;
+    }
+    if instance.wants_process() {
+        // It ran all the time, while what is wanted of it went to and fro.
+        return seen.state == InstanceState::Running && instance.exposure == Exposure::Out;
+    }
+    !instance.quiet && has_no_process(seen.state) && is_exclusive(state, instance)
 }
 
 fn is_exclusive(state: &State, instance: &Instance) -> bool {

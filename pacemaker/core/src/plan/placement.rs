@@ -48,7 +48,7 @@ pub(super) fn plan(wishes: &mut Wishes<'_>) {
                     return;
                 }
                 let desire = state.desire(application, version, spec);
-                move_instances(wishes, &desire);
+                move_instances(wishes, spec, &desire);
                 place_missing(wishes, application, version, spec, desire.missing);
             }
         }
@@ -114,20 +114,25 @@ fn presume_stopped(wishes: &mut Wishes<'_>, version: &Version, spec: &InstanceTy
     }
 }
 
-fn move_instances(wishes: &mut Wishes<'_>, desire: &TypeDesire) {
+fn move_instances(wishes: &mut Wishes<'_>, spec: &InstanceTypeSpec, desire: &TypeDesire) {
     let state = wishes.state;
     for (id, wanted) in &desire.wanted {
         let Some(instance) = state.instances.get(id) else {
             continue;
         };
-        if let Some(action) = next_move(wishes, instance, *wanted) {
+        if let Some(action) = next_move(wishes, instance, spec, *wanted) {
             wishes.wish(action);
         }
     }
 }
 
 /// The one next thing to do with an instance, if it is time for it.
-fn next_move(wishes: &Wishes<'_>, instance: &Instance, wanted: Wanted) -> Option<Action> {
+fn next_move(
+    wishes: &Wishes<'_>,
+    instance: &Instance,
+    spec: &InstanceTypeSpec,
+    wanted: Wanted,
+) -> Option<Action> {
     let (id, generation) = (instance.id, instance.generation);
     let is_running_goal = instance.goal == InstanceGoal::Running;
     match wanted {
@@ -149,7 +154,7 @@ fn next_move(wishes: &Wishes<'_>, instance: &Instance, wanted: Wanted) -> Option
                 generation,
             })
         }
-        Wanted::Registered | Wanted::Gone => match wishes.release(instance) {
+        Wanted::Registered | Wanted::Gone => match wishes.release(instance, spec) {
             Release::Waits => None,
             Release::BeginsToDrain => Some(Action::BeginDrain {
                 instance: id,

@@ -83,7 +83,7 @@ impl State {
                 let count = ports.entry((instance.node, port)).or_default();
                 *count = count.saturating_add(1);
             }
-            if instance.exposure == Exposure::In && !self.may_be_exposed(instance) {
+            if instance.exposure == Exposure::In && !may_be_exposed(instance) {
                 broken.push(format!(
                     "instance {} is in the table and does not serve: {instance:?}",
                     instance.id
@@ -104,20 +104,6 @@ impl State {
             }
         }
         broken
-    }
-
-    fn may_be_exposed(&self, instance: &Instance) -> bool {
-        let is_standalone = self
-            .applications
-            .get(&instance.application)
-            .and_then(|application| application.versions.get(&instance.version))
-            .and_then(|version| version.instance_type(&instance.instance_type))
-            .is_none_or(|spec| spec.standalone);
-        let serves = matches!(
-            instance.seen.state,
-            InstanceState::Running | InstanceState::Lost
-        );
-        instance.assigned && instance.goal == InstanceGoal::Running && serves && !is_standalone
     }
 
     fn broken_jobs(&self) -> Vec<String> {
@@ -285,4 +271,12 @@ impl State {
         }
         broken
     }
+}
+
+fn may_be_exposed(instance: &Instance) -> bool {
+    let serves = matches!(
+        instance.seen.state,
+        InstanceState::Running | InstanceState::Lost
+    );
+    instance.wants_process() && serves
 }

@@ -247,14 +247,14 @@ impl From<&InstanceReport> for Seen {
     }
 }
 
-/// Whether routers may send to an instance.
+/// Whether an instance serves; routers may send to one that does, unless it is standalone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exposure {
-    /// It does not run, or has no port, or never did.
+    /// It has not passed its start check under the present goal, or has ended since.
     Out,
     /// It passed its start check and has not been withdrawn.
     In,
-    /// It runs and is about to be stopped: its last requests drain.
+    /// It is about to be stopped: its last requests drain.
     Withdrawn,
 }
 
