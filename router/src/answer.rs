@@ -37,11 +37,13 @@ pub(crate) enum Refusal {
     BackendProtocol,
     /// The backend did not answer in time.
     BackendTimeout,
+    /// As many requests are at backends as this worker has descriptors for.
+    Overloaded,
 }
 
 impl Refusal {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::NoHost,
         Self::HostMismatch,
         Self::BadRequest,
@@ -55,6 +57,7 @@ impl Refusal {
         Self::BackendClosed,
         Self::BackendProtocol,
         Self::BackendTimeout,
+        Self::Overloaded,
     ];
 
     /// Its place in [`ALL`](Self::ALL).
@@ -74,7 +77,9 @@ impl Refusal {
             Self::BadTransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::BadMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoBackend | Self::HoldExpired => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoBackend | Self::HoldExpired | Self::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::BackendRefused | Self::BackendClosed | Self::BackendProtocol => {
                 StatusCode::BAD_GATEWAY
             }
@@ -116,6 +121,7 @@ impl Refusal {
                 "The application's answer is not valid HTTP.",
             ),
             Self::BackendTimeout => ("backend_timeout", "The application did not answer in time."),
+            Self::Overloaded => ("overloaded", "Too many requests are in progress here."),
         }
     }
 
@@ -133,7 +139,8 @@ impl Refusal {
             | Self::BackendRefused
             | Self::BackendClosed
             | Self::BackendProtocol
-            | Self::BackendTimeout => false,
+            | Self::BackendTimeout
+            | Self::Overloaded => false,
         }
     }
 

@@ -19,6 +19,7 @@ pub const WORKERS_MAX: usize = 256;
 /// Open client connections of the whole router unless told otherwise.
 ///
 /// A proxied connection needs two descriptors, and 20,000 is the usual hard limit of a process.
+/// Where fewer may be open, [`start()`](crate::start()) lowers it.
 pub const DEFAULT_CONNECTIONS_MAX: usize = 9_000;
 
 /// What a router is told when it starts; checked by [`start()`](crate::start()) before it binds.
@@ -39,7 +40,8 @@ pub struct Config {
     /// Clients whose own `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed; none by default.
     pub trusted_clients: Vec<Network>,
     /// Client connections at one time, over all workers. Beyond it idle ones are closed, and when
-    /// all are busy new ones wait in the kernel's backlog.
+    /// all are busy new ones wait in the kernel's backlog. As many requests may be at backends at
+    /// one time. Lowered at the start when the process may not open as many files.
     pub connections_max: usize,
     /// How long requests in flight may go on after shutdown began.
     pub drain_limit: Duration,

@@ -28,6 +28,7 @@ mod backend;
 mod body;
 mod client;
 mod config;
+mod descriptors;
 mod exchange;
 mod gather;
 mod headers;

@@ -87,6 +87,7 @@ impl Prepared {
         let (mut parts, body) = request.into_parts();
         let host = target::settle(&mut parts)?;
         let name = HostName::parse(host.as_bytes()).ok_or(Refusal::NoRoute)?;
+        record.take_place()?;
         let origin = Origin {
             client: &client.address,
             host: &host,

@@ -30,6 +30,8 @@ pub(crate) struct Record {
     status: Option<StatusCode>,
     refusal: Option<Refusal>,
     is_whole: bool,
+    /// It counts in [`Worker::requests`].
+    has_place: bool,
     /// The client reads a body without a length up to the connection's end.
     ends_with_connection: bool,
     bytes_out: u64,
@@ -72,6 +74,7 @@ impl Record {
             status: None,
             refusal: None,
             is_whole: false,
+            has_place: false,
             ends_with_connection: request.version() < http::Version::HTTP_11,
             bytes_out: 0,
             upload: None,
@@ -81,6 +84,24 @@ impl Record {
             statistics: None,
             connection: None,
             head,
+        }
+    }
+
+    /// Takes one of the worker's places for requests; it is kept until the request ends.
+    pub(crate) fn take_place(&mut self) -> Result<(), Refusal> {
+        let taken = self.worker.requests.get();
+        if taken >= self.worker.shared.limits.requests {
+            return Err(Refusal::Overloaded);
+        }
+        self.worker.requests.set(taken + 1);
+        self.has_place = true;
+        Ok(())
+    }
+
+    fn free_place(&mut self) {
+        if std::mem::take(&mut self.has_place) {
+            let taken = self.worker.requests.get();
+            self.worker.requests.set(taken.saturating_sub(1));
         }
     }
 
@@ -126,6 +147,7 @@ impl Record {
         self.status = Some(refusal.status());
         self.refusal = Some(refusal);
         self.worker.statistics().refusals[refusal.index()].add(1);
+        self.free_place();
         if let Some(in_flight) = self.in_flight.take() {
             self.statistics = Some(Arc::clone(&in_flight.route().statistics));
         }
@@ -206,6 +228,7 @@ impl Drop for Record {
         if let (Some(connection), Some(in_flight)) = (self.connection.take(), &self.in_flight) {
             self.worker.pool.put(in_flight.backend(), connection, now);
         }
+        self.free_place();
         let bytes_in = self.upload.as_ref().map_or(0, |upload| upload.bytes.get());
         self.count(status, duration, bytes_in);
         if let Some(line) = self.line(status, duration, bytes_in)

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access_log::{AccessLog, OpenError};
 use crate::activity::SilenceLimits;
 use crate::config::Config;
+use crate::descriptors;
 use crate::statistics::WorkerStatistics;
 use crate::table::{self, Tables};
 use crate::table_file::TableFile;
@@ -126,12 +127,14 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
             address: config.listen,
             source,
         })?;
+    let connections = descriptors::affordable(config.connections_max).div_ceil(workers);
     let shared = Arc::new(Shared {
         tables: Arc::new(tables),
         statistics: (0..workers).map(|_| WorkerStatistics::default()).collect(),
         log,
         limits: Limits {
-            connections: config.connections_max.div_ceil(workers),
+            connections,
+            requests: connections,
             drain: config.drain_limit,
             hold: config.hold_limit,
             connect: config.connect_limit,

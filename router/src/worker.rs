@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access_log::AccessLog;
 use crate::activity::{Clock, SilenceLimits};
 use crate::client::{self, Watched};
+use crate::descriptors;
 use crate::network::Network;
 use crate::pool::Pool;
 use crate::random::Random;
@@ -65,6 +66,9 @@ pub(crate) struct Shared {
 pub(crate) struct Limits {
     /// Client connections of one worker.
     pub(crate) connections: usize,
+    /// Requests of one worker that may be on their way to backends or there: each needs a
+    /// descriptor too, and one HTTP/2 connection carries many.
+    pub(crate) requests: usize,
     pub(crate) drain: Duration,
     pub(crate) hold: Duration,
     pub(crate) connect: Duration,
@@ -82,6 +86,8 @@ pub(crate) struct Worker {
     pub(crate) random: Random,
     pub(crate) clock: Arc<Clock>,
     pub(crate) connections: Connections,
+    /// Requests that have a place among [`Limits::requests`].
+    pub(crate) requests: Cell<usize>,
     pub(crate) log: Option<AccessLog>,
     /// Wakes requests that are held when the table has changed.
     pub(crate) table_changed: Notify,
@@ -114,6 +120,7 @@ impl Worker {
             random: Random::seeded(),
             clock: Arc::new(Clock::new()),
             connections: Connections::default(),
+            requests: Cell::new(0),
             log: shared.log.clone(),
             table_changed: Notify::new(),
             ending: CancellationToken::new(),
@@ -171,6 +178,9 @@ impl Worker {
                     tokio::task::spawn_local(client::serve(Rc::clone(self), stream, remote));
                 }
                 Err(error) => {
+                    if descriptors::ran_out(&error) {
+                        self.make_room();
+                    }
                     if !std::mem::replace(&mut is_failing, true) {
                         tracing::warn!(%error, "cannot accept connections for a moment");
                     }
@@ -189,15 +199,19 @@ impl Worker {
     ) -> io::Result<(tokio::net::TcpStream, std::net::SocketAddr)> {
         let accepted = listener.accept().await?;
         while self.connections.len() >= self.shared.limits.connections {
-            if self.connections.close_idlest() {
-                self.statistics().connections_evicted.add(1);
-            }
+            self.make_room();
             let ended = self.connections.ended.notified();
             if timeout(PLACE_RETRY, ended).await.is_err() {
                 tracing::debug!(worker = self.index, "a client waits for a place");
             }
         }
         Ok(accepted)
+    }
+
+    fn make_room(&self) {
+        if self.connections.close_idlest() {
+            self.statistics().connections_evicted.add(1);
+        }
     }
 
     /// Takes newer tables as they come, so that an idle worker acknowledges them too.

@@ -152,3 +152,32 @@ async fn clients_that_only_sit_there_keep_nobody_out() {
     assert!(world.metric("pm_router_connections_evicted_total") >= 2.0);
     assert_eq!(idle.read_to_end().await, b"");
 }
+
+#[tokio::test]
+async fn one_connection_with_many_requests_takes_no_more_than_its_worker_has() {
+    let (application, world) = with_two_places().await;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .http2_prior_knowledge()
+        .resolve("one.test", world.address())
+        .build()
+        .unwrap();
+    let url = |path: &str| format!("http://one.test:{}{path}", world.address().port());
+    let mut waiting = Vec::new();
+    for arrived in 1..=2 {
+        waiting.push(tokio::spawn(client.get(url("/wait")).send()));
+        eventually("the request arrives", || application.requests() == arrived).await;
+    }
+
+    let refused = client.get(url("/")).send().await.unwrap();
+    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.headers()["x-pm-router-error"], "overloaded");
+    assert_eq!(application.requests(), 2);
+
+    for request in waiting {
+        application.open();
+        let answer = request.await.unwrap().unwrap();
+        assert_eq!(answer.text().await.unwrap(), "one");
+    }
+    assert_eq!(client.get(url("/")).send().await.unwrap().status(), 200);
+}
