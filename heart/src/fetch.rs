@@ -29,7 +29,8 @@ use crate::directories::Directories;
 use crate::failure::{failure, failure_of};
 use crate::package::{self, Limits, UnpackError};
 
-pub(crate) use cache::{About, remove_if_present};
+pub(crate) use crate::removal::remove_if_present;
+pub(crate) use cache::About;
 
 /// Packages that are fetched and unpacked at once: the network and one core are full by then.
 const FETCHES_AT_ONCE: usize = 4;

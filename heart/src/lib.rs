@@ -43,6 +43,7 @@ mod health;
 mod http;
 mod listening;
 mod metrics;
+mod removal;
 mod report;
 mod runs;
 mod script;

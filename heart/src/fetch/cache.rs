@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Packages;
 use crate::package::Summary;
+use crate::removal::remove_if_present;
 
 /// Packages that are kept for a rollback or the next instance although nothing needs them.
 const KEPT_UNUSED: usize = 16;
@@ -194,17 +195,4 @@ impl Packages {
 /// The package that a file in the directory of partial packages is a download of.
 fn partial_digest(name: &OsStr) -> Option<Digest> {
     name.to_str()?.strip_suffix(".package")?.parse().ok()
-}
-
-/// Removes a file or a tree that may be absent.
-pub(crate) fn remove_if_present(path: &Path) -> io::Result<()> {
-    let metadata = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        metadata => metadata?,
-    };
-    if metadata.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    }
 }

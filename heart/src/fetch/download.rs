@@ -15,9 +15,9 @@ use tokio::fs::{File, OpenOptions};
 use tokio::io::AsyncWriteExt as _;
 
 use super::Packages;
-use super::cache::remove_if_present;
 use crate::crash_point::CrashPoint;
 use crate::failure::{failure, failure_of};
+use crate::removal::remove_if_present;
 
 /// How often a download may break off in a row without a byte of progress: with the pauses between,
 /// long enough for a pacemaker to restart or for another to be elected.

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use archive::{Archive, Kind};
 use layout::Layout;
 
+use crate::removal::remove_if_present;
+
 /// What unpacking may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -157,7 +159,7 @@ pub fn unpack(
     let result = unpack_into(package, destination, limits);
     if result.is_err() {
         // The first error is the one to tell; the directory has a temporary name in any case.
-        drop(fs::remove_dir_all(destination));
+        drop(remove_if_present(destination));
     }
     result
 }
