@@ -12,9 +12,15 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use common::id::NodeId;
 use integration::{Connection, DevProcess, TestApp, pm_program};
-use tokio::process::Command;
+use pacemaker_client::Client;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
 
+/// As first argument: this process is to be a heart and nothing else.
+const BARE_HEART: &str = "bare-heart";
 /// Rounds that are timed, unless the first argument says otherwise.
 const ROUNDS: usize = 40;
 /// Rounds before them.
@@ -26,8 +32,11 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let rounds = std::env::args()
-        .nth(1)
+    let first = std::env::args().nth(1);
+    if first.as_deref() == Some(BARE_HEART) {
+        return bare_heart().await;
+    }
+    let rounds = first
         .map_or(Ok(ROUNDS), |text| text.parse())
         .context("the first argument is the number of rounds")?;
     let site = TestApp::site("bench", "ready")?;
@@ -59,7 +68,7 @@ async fn main() -> Result<()> {
         added(0.99)
     );
     let pid = instances[0].pid.context("the instance has a process")?;
-    memory(&dev, pid)?;
+    memory(&dev, pid).await?;
     dev.passed();
     Ok(())
 }
@@ -143,12 +152,42 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted[rank.clamp(1, sorted.len()) - 1]
 }
 
+/// A heart alone in its process, with no pacemaker and no instance, until it is killed.
+async fn bare_heart() -> Result<()> {
+    let data = std::env::args().nth(2).context("a data directory")?;
+    let client = Client::new(&["http://127.0.0.1:9".to_owned()], "nobody")?;
+    let config = heart::Config::new(NodeId(1), data.into(), pm_program()?, client);
+    let running = heart::start(config, CancellationToken::new()).await?;
+    println!("{BARE_HEART}");
+    running.finished.await??;
+    Ok(())
+}
+
+/// Starts [`bare_heart`] as a process and waits until it says that it runs.
+async fn start_bare_heart(data: &Path) -> Result<Child> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg(BARE_HEART)
+        .arg(data)
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let stdout = child.stdout.take().context("stdout is a pipe")?;
+    let mut lines = BufReader::new(stdout).lines();
+    lines.next_line().await?.context("the bare heart runs")?;
+    Ok(child)
+}
+
 /// What the processes hold in memory.
-fn memory(dev: &DevProcess, application: u32) -> Result<()> {
+async fn memory(dev: &DevProcess, application: u32) -> Result<()> {
     println!("\n{:<58}{:>9}{:>9}", "KiB of memory", "PSS", "private");
     let shim = parent(application)?;
+    let heart = start_bare_heart(&dev.directory().join("bare-heart")).await?;
     for (name, pid) in [
         ("pm dev with all three roles", dev.pid()?),
+        (
+            "a heart alone, without instances",
+            heart.id().context("the bare heart runs")?,
+        ),
         ("the shim of one instance", shim),
         ("pm static of one instance", application),
     ] {

@@ -182,6 +182,9 @@ impl Cluster {
     pub async fn start_router(&mut self) -> Result<()> {
         let mut config = router::Config::new(self.node, self.data("router"), self.node_client()?);
         config.listen = self.router;
+        config.token_hashes = [ADMINISTRATOR_TOKEN, NODE_TOKEN]
+            .map(|token| Digest::of(token.as_bytes()).to_string())
+            .to_vec();
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .context("binding the router's API")?;
