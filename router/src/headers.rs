@@ -5,10 +5,11 @@
 //! what a client sends of them, or of any other forwarding field, is removed unless the client is
 //! trusted, and then its list of addresses is extended and the rest kept. A field that differs
 //! from one of these only by `_` for `-` counts as it, because CGI-like servers cannot tell the two
-//! apart. `Host`, `traceparent` and everything else pass unchanged; no `Via` is added.
+//! apart. The lines of `Cookie` become one. `Host`, `traceparent` and everything else pass unchanged;
+//! no `Via` is added.
 
 use http::header::{
-    CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
@@ -49,6 +50,7 @@ pub(crate) fn forward_request(
     headers.remove(EXPECT);
     // Without an announcement no trailer is forwarded: some servers take trailers for headers.
     headers.remove(TRAILER);
+    join_cookies(headers);
     if !origin.is_trusted {
         remove_forwarding(headers);
     }
@@ -134,6 +136,21 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     ] {
         headers.remove(name);
     }
+}
+
+/// HTTP/2 may split `Cookie` for compression; HTTP/1.1 has one line (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let lines: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    let joined = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
+        .expect("what joins allowed values is allowed in a value");
+    headers.insert(COOKIE, joined);
 }
 
 fn remove_forwarding(headers: &mut HeaderMap) {

@@ -253,3 +253,16 @@ proptest! {
         prop_assert_eq!(others, 5);
     }
 }
+
+#[test]
+fn the_lines_of_cookie_become_one_in_their_order() {
+    let mut headers = map(&[("accept", "*/*")]);
+    for line in ["a=1", "b=2; c=3", "d=4"] {
+        headers.append("cookie", HeaderValue::from_static(line));
+    }
+    forward(&mut headers, false);
+    check(&headers, &[("cookie", "a=1; b=2; c=3; d=4")]);
+
+    let headers = forwarded(&[("cookie", "a=1; b=2")], false);
+    check(&headers, &[("cookie", "a=1; b=2")]);
+}
