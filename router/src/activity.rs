@@ -70,7 +70,10 @@ pub(crate) struct Activity {
     write_deadline: AtomicU32,
     /// Requests in progress; more than one only with HTTP/2.
     requests: AtomicU32,
+    /// In a head, or before the first byte of the first.
     is_in_head: AtomicBool,
+    /// The client has sent anything at all.
+    has_sent: AtomicBool,
     is_multiplexed: AtomicBool,
     last_bytes: AtomicU32,
     /// Its end must not look like the end of a response.
@@ -85,6 +88,7 @@ impl Activity {
             write_deadline: AtomicU32::new(NEVER),
             requests: AtomicU32::new(0),
             is_in_head: AtomicBool::new(true),
+            has_sent: AtomicBool::new(false),
             is_multiplexed: AtomicBool::new(false),
             last_bytes: AtomicU32::new(now),
             is_cut_off: AtomicBool::new(false),
@@ -154,6 +158,11 @@ impl Activity {
         self.is_cut_off.store(true, Ordering::Relaxed);
     }
 
+    /// True when part of a request's head has been read.
+    pub(crate) fn is_in_head(&self) -> bool {
+        self.is_in_head.load(Ordering::Relaxed) && self.has_sent.load(Ordering::Relaxed)
+    }
+
     /// When a byte last went either way, if no request is in progress.
     pub(crate) fn idle_since(&self) -> Option<u32> {
         (self.requests.load(Ordering::Relaxed) == 0)
@@ -173,6 +182,7 @@ impl Activity {
 
     fn bytes_came(&self) {
         self.last_bytes.store(self.clock.now(), Ordering::Relaxed);
+        self.has_sent.store(true, Ordering::Relaxed);
         if self.requests.load(Ordering::Relaxed) == 0
             && !self.is_in_head.load(Ordering::Relaxed)
             && !self.is_multiplexed.load(Ordering::Relaxed)
@@ -316,6 +326,20 @@ mod tests {
         activity.bytes_came();
         assert_eq!(silence_after(&clock, &activity, LIMITS.head), None);
         assert_eq!(silence_after(&clock, &activity, 1), Some(Silence::Stalled));
+    }
+
+    #[test]
+    fn a_head_has_begun_from_its_first_byte_on() {
+        let (_clock, activity) = activity();
+        assert!(!activity.is_in_head(), "nothing was sent");
+        activity.bytes_came();
+        assert!(activity.is_in_head());
+        activity.request_begins(false);
+        assert!(!activity.is_in_head());
+        activity.request_ends();
+        assert!(!activity.is_in_head());
+        activity.bytes_came();
+        assert!(activity.is_in_head());
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(crate) struct Client {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     GoOn,
-    /// Finish what is in progress, begin nothing new.
+    /// Finish what is in progress, a head that has begun included; begin nothing new.
     Finish,
     /// End at once.
     End,
@@ -76,6 +76,20 @@ impl Watched {
         if self.order.get() == Order::GoOn {
             self.give(Order::Finish);
         }
+    }
+
+    /// Makes room: closes it like [`finish`](Self::finish), but does not wait for a head's end.
+    pub(crate) fn evict(&self) {
+        if self.activity.is_in_head() {
+            self.give(Order::End);
+        } else {
+            self.finish();
+        }
+    }
+
+    /// True when part of a request's head has come.
+    pub(crate) fn is_in_head(&self) -> bool {
+        self.activity.is_in_head()
     }
 
     /// Closes the connection when it has been silent for too long; true when it was.
@@ -171,20 +185,27 @@ async fn drive(worker: Rc<Worker>, client: Rc<Client>, watched: &Watched, stream
             *waker = Some(ctx.waker().clone());
         }
         drop(waker);
-        match watched.order.get() {
-            Order::GoOn => {}
-            Order::Finish => {
-                if !std::mem::replace(&mut is_finishing, true) {
+        loop {
+            match watched.order.get() {
+                // hyper would drop a head that it has read in part.
+                Order::Finish if !is_finishing && !watched.is_in_head() => {
+                    is_finishing = true;
                     connection.as_mut().graceful_shutdown();
                 }
+                Order::GoOn | Order::Finish => {}
+                Order::End => return Poll::Ready(()),
             }
-            Order::End => return Poll::Ready(()),
+            if let Poll::Ready(result) = connection.as_mut().poll(ctx) {
+                if let Err(error) = result {
+                    tracing::debug!(%remote, %error, "a client's connection broke");
+                }
+                return Poll::Ready(());
+            }
+            let may_finish = watched.order.get() == Order::Finish && !watched.is_in_head();
+            if is_finishing || !may_finish {
+                return Poll::Pending;
+            }
         }
-        connection.as_mut().poll(ctx).map(|result| {
-            if let Err(error) = result {
-                tracing::debug!(%remote, %error, "a client's connection broke");
-            }
-        })
     })
     .await;
 }

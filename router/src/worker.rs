@@ -25,7 +25,7 @@ use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
@@ -233,6 +233,8 @@ impl Worker {
 
     async fn tick(&self) {
         let mut interval = tokio::time::interval(TICK);
+        // A worker that was held up has waited once, not many times at once.
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
             let now = self.clock.tick();
@@ -313,18 +315,20 @@ impl Connections {
         u64::try_from(silent).unwrap_or(0)
     }
 
-    /// Closes the connection that has been without a request for longest, if there is one.
+    /// Closes the connection that has been without a request for longest, if there is one; one
+    /// whose next request has begun only when there is no other.
     fn close_idlest(&self) -> bool {
         let open = self.open.borrow();
         let idlest = open
             .iter()
             .filter_map(|(number, watched)| {
                 let watched = watched.as_ref()?;
-                Some((watched.idle_since()?, number, watched))
+                let order = (watched.is_in_head(), watched.idle_since()?, *number);
+                Some((order, watched))
             })
-            .min_by_key(|(since, number, _)| (*since, *number));
-        if let Some((_, _, watched)) = idlest {
-            watched.finish();
+            .min_by_key(|(order, _)| *order);
+        if let Some((_, watched)) = idlest {
+            watched.evict();
         }
         idlest.is_some()
     }

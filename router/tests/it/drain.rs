@@ -56,3 +56,30 @@ async fn the_drain_ends_at_its_limit() {
     in_time("the router ends", world.stop()).await;
     assert!(busy.read_answer().await.is_none());
 }
+
+#[tokio::test]
+async fn a_request_whose_head_has_begun_is_served_before_its_connection_closes() {
+    let application = Application::start("one").await;
+    let world = World::start_with(|config| config.workers = 1).await;
+    world
+        .publish(&[("one.test", route(&[(1, application.address)]))])
+        .await;
+    let mut kept = Wire::connect(world.address()).await;
+    let mut other = Wire::connect(world.address()).await;
+    for wire in [&mut kept, &mut other] {
+        wire.send("GET / HTTP/1.1\r\nhost: one.test\r\n\r\n").await;
+        assert_eq!(wire.read_answer().await.unwrap().status, 200);
+    }
+    kept.send("GET / HTTP/1.1\r\nhost: one.").await;
+    // What the only worker answers here came after the beginning above.
+    other.send("GET / HTTP/1.1\r\nhost: one.test\r\n\r\n").await;
+    assert_eq!(other.read_answer().await.unwrap().status, 200);
+
+    world.shutdown.cancel();
+    assert_eq!(other.read_to_end().await, b"", "the drain has begun");
+    kept.send("test\r\n\r\n").await;
+
+    assert_eq!(kept.read_answer().await.unwrap().status, 200);
+    assert_eq!(kept.read_to_end().await, b"");
+    world.stop().await;
+}
