@@ -1,10 +1,17 @@
 //! The role's own routes on the node's API port: what an operator asks a router.
+//!
+//! For bearers of a token whose hash is configured; nobody else learns anything.
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use common::api::{PROBLEM_CONTENT_TYPE, Problem};
+use common::digest::Digest;
 use common::id::Generation;
 use serde::Serialize;
 
@@ -26,10 +33,44 @@ struct TableView {
 }
 
 /// The routes, to be merged by the agent.
-pub(crate) fn routes(shared: Arc<Shared>) -> Router {
+pub(crate) fn routes(shared: Arc<Shared>, token_hashes: Vec<String>) -> Router {
+    let token_hashes: Arc<[String]> = token_hashes.into();
     Router::new()
         .route("/v1/router/table", get(table))
+        .route_layer(from_fn_with_state(token_hashes, authorize))
         .with_state(shared)
+}
+
+/// Lets a request pass whose bearer token is known.
+async fn authorize(
+    State(token_hashes): State<Arc<[String]>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if is_authorized(request.headers(), &token_hashes) {
+        return next.run(request).await;
+    }
+    let status = StatusCode::UNAUTHORIZED;
+    let problem = Problem {
+        status: status.as_u16(),
+        code: "unauthorized".to_owned(),
+        title: "A valid bearer token is needed.".to_owned(),
+        detail: "asking a router: send `Authorization: Bearer <token>`".to_owned(),
+        faults: Vec::new(),
+    };
+    let headers = [(header::CONTENT_TYPE, PROBLEM_CONTENT_TYPE)];
+    (status, headers, Json(problem)).into_response()
+}
+
+/// Hashes are compared, so that the time taken says nothing about a token.
+fn is_authorized(headers: &HeaderMap, token_hashes: &[String]) -> bool {
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
+        .is_some_and(|token| {
+            let hash = Digest::of(token.as_bytes());
+            token_hashes.iter().any(|known| known == hash.as_str())
+        })
 }
 
 async fn table(State(shared): State<Arc<Shared>>) -> Json<TableView> {

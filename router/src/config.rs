@@ -35,6 +35,9 @@ pub struct Config {
     pub workers: usize,
     /// How the cluster is reached. It may be away: the last table is served meanwhile.
     pub client: Client,
+    /// SHA-256 in hexadecimal of each bearer token that may use the router's own API. Empty: nobody
+    /// may.
+    pub token_hashes: Vec<String>,
     /// Writes `access.log` in the data directory, one JSON object for each request.
     pub access_log: bool,
     /// Clients whose own `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed; none by default.
@@ -68,6 +71,7 @@ impl Config {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)),
             workers: 0,
             client,
+            token_hashes: Vec::new(),
             access_log: false,
             trusted_clients: Vec::new(),
             connections_max: DEFAULT_CONNECTIONS_MAX,

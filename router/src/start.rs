@@ -169,7 +169,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         log_writer,
     };
     Ok(Running {
-        routes: api::routes(Arc::clone(&shared)),
+        routes: api::routes(Arc::clone(&shared), config.token_hashes),
         metrics: metrics::scraper(Arc::clone(&shared)),
         address,
         finished: tokio::spawn(supervise(shared, threads, background, shutdown)),

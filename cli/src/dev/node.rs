@@ -171,6 +171,9 @@ impl Start<'_> {
     async fn router(&mut self, node: NodeId) -> Result<(), CommandError> {
         let mut config = router::Config::new(node, self.data.role("router"), self.client.clone());
         config.listen = self.router;
+        config.token_hashes = [&self.secrets.administrator_token, &self.secrets.node_token]
+            .map(|token| Digest::of(token.as_bytes()).to_string())
+            .to_vec();
         config.access_log = true;
         let running = router::start(config, self.shutdown.clone())
             .await

@@ -1,5 +1,6 @@
 //! What an operator sees: metrics, the access log, the table's route.
 
+use common::digest::Digest;
 use serde_json::Value;
 
 use crate::harness::backend::Application;
@@ -103,16 +104,56 @@ async fn every_request_leaves_one_line_in_the_access_log() {
 }
 
 #[tokio::test]
+async fn the_access_log_names_the_host_of_an_http_2_request() {
+    let application = Application::start("one").await;
+    let world = World::start_with(|config| config.access_log = true).await;
+    world
+        .publish(&[("one.test", route(&[(9, application.address)]))])
+        .await;
+
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .http2_prior_knowledge()
+        .resolve("one.test", world.address())
+        .build()
+        .unwrap();
+    let host = format!("one.test:{}", world.address().port());
+    let answer = client.get(format!("http://{host}/")).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+
+    let log = world.directory.path().join("router/access.log");
+    let mut line = Value::Null;
+    eventually("the line is written", || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        line = serde_json::from_str(&text).unwrap_or_default();
+        line.is_object()
+    })
+    .await;
+    assert_eq!(line["host"], host);
+}
+
+#[tokio::test]
 async fn the_api_says_which_table_is_applied() {
     use tower::ServiceExt as _;
 
-    let world = World::start().await;
+    let world = World::start_with(|config| {
+        config.token_hashes = vec![Digest::of(b"known").to_string()];
+    })
+    .await;
     let generation = world.publish(&[("one.test", route(&[]))]).await;
 
-    let request = axum::extract::Request::get("/v1/router/table")
-        .body(axum::body::Body::empty())
-        .unwrap();
-    let answer = world.router.routes.clone().oneshot(request).await.unwrap();
+    let ask = async |authorization: &str| {
+        let request = axum::extract::Request::get("/v1/router/table")
+            .header("authorization", authorization)
+            .body(axum::body::Body::empty())
+            .unwrap();
+        world.router.routes.clone().oneshot(request).await.unwrap()
+    };
+    for stranger in ["", "known", "Bearer ", "Bearer other", "Basic known"] {
+        assert_eq!(ask(stranger).await.status(), 401, "{stranger}");
+    }
+    let answer = ask("Bearer known").await;
+    assert_eq!(answer.status(), 200);
     let bytes = axum::body::to_bytes(answer.into_body(), 4096)
         .await
         .unwrap();
