@@ -63,7 +63,7 @@ impl Record {
             Box::new(Head {
                 method: request.method().clone(),
                 uri: request.uri().clone(),
-                host: request.headers().get(header::HOST).cloned(),
+                host: host(request),
                 request_id: None,
             })
         });
@@ -217,6 +217,14 @@ impl Record {
             refusal: self.refusal,
             is_whole: self.is_whole,
         })
+    }
+}
+
+/// The host as the client wrote it; HTTP/2 has it in the target.
+fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
+    match request.headers().get(header::HOST) {
+        Some(host) => Some(host.clone()),
+        None => HeaderValue::try_from(request.uri().authority()?.as_str()).ok(),
     }
 }
 
