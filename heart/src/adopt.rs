@@ -236,9 +236,11 @@ fn find_run(run_directory: &Path, id: InstanceId) -> Result<Found, Error> {
             return Ok(Found::Nothing);
         }
         if begin.elapsed() > SHIM_BEGINS_WITHIN {
-            kill(run_directory, id)?;
             // A shim that is later still finds nothing to do.
-            remove_if_present(&specification).map_err(read)?;
+            shim::call_off(run_directory, id).map_err(|source| Error::Kill {
+                path: run_directory.to_owned(),
+                source,
+            })?;
             return Ok(Found::Nothing);
         }
         pause();

@@ -17,10 +17,15 @@ use tokio::io::unix::AsyncFd;
 use crate::crash_point::{Crash, CrashPoint};
 use crate::failure::{failure, failure_of};
 use crate::fetch::remove_if_present;
-use crate::shim::{self, Ending, ProcessIdentity, ProcessRecord, Spawner, Specification, Started};
+use crate::shim::{
+    self, Ending, ProcessIdentity, ProcessRecord, SpawnError, Spawner, Specification, Started,
+};
 
 /// How often a process is looked at whose end cannot be waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How often a start without an answer is called off; each try takes some seconds when it fails.
+const CALL_OFF_TRIES: usize = 3;
 
 /// Launches shims; cheap to clone.
 #[derive(Clone, Debug)]
@@ -74,7 +79,25 @@ fn launch(
     match spawner.spawn(run_directory) {
         Ok(Started::Running(record)) => Ok(record),
         Ok(Started::Failed { message, .. }) => Err(failure(FailureCode::LaunchFailed, message)),
-        Err(error) => Err(failure_of(FailureCode::LaunchFailed, &error)),
+        Err(error) => {
+            match error {
+                SpawnError::NoAnswer | SpawnError::Ask(_) => {
+                    call_off(run_directory, specification.instance);
+                }
+                SpawnError::Execute { .. } | SpawnError::ShimDied => {}
+            }
+            Err(failure_of(FailureCode::LaunchFailed, &error))
+        }
+    }
+}
+
+/// Takes a start back that may yet happen, or the next try would be the second of two.
+fn call_off(run_directory: &Path, instance: InstanceId) {
+    for _ in 0..CALL_OFF_TRIES {
+        match shim::call_off(run_directory, instance) {
+            Ok(()) => return,
+            Err(error) => tracing::error!(%instance, %error, "calling a start off"),
+        }
     }
 }
 

@@ -42,7 +42,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 pub use process::ProcessIdentity;
 pub use record::{Ending, ExitRecord, ProcessRecord, Started};
-pub use remains::kill_tree;
+pub use remains::{call_off, kill_tree};
 pub use spawner::{SpawnError, Spawner};
 pub use specification::{LogLimits, Specification};
 

@@ -94,6 +94,14 @@ impl ProcessRecord {
     pub(crate) fn write(&self, run_directory: &Path) -> io::Result<()> {
         write(self, run_directory, PROCESS)
     }
+
+    /// Removes the record, unless it is another run's.
+    pub(crate) fn remove(&self, run_directory: &Path) -> io::Result<()> {
+        match Self::read(run_directory)? {
+            Some(found) if found == *self => remove_if_present(&run_directory.join(PROCESS)),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl ExitRecord {

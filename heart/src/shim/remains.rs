@@ -16,7 +16,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use super::process::{ProcessIdentity, ProcessStat, boot_id, every_process};
 use super::record::ProcessRecord;
-use super::specification::{RUN_VARIABLE, StoredSpecification};
+use super::specification::{self, RUN_VARIABLE, StoredSpecification};
 use super::tree::{pause, signal};
 
 /// Looks between two rounds of killing; one that finds nobody new ends the round earlier.
@@ -35,8 +35,28 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// When `/proc` or the records cannot be read, `TimedOut` when something does not vanish.
 pub fn kill_tree(run_directory: &Path, instance: InstanceId) -> io::Result<()> {
+    let marker = marker_of(run_directory, instance)?;
+    kill_recorded(run_directory, marker.as_deref())
+}
+
+/// Takes back a run that was asked for and has not been answered: kills what is there of it, and
+/// makes a shim that is yet to begin find nothing to do.
+///
+/// # Errors
+/// As [`kill_tree`]; then the specification may still be there, and it can be called again.
+pub fn call_off(run_directory: &Path, instance: InstanceId) -> io::Result<()> {
+    let marker = marker_of(run_directory, instance)?;
+    kill_recorded(run_directory, marker.as_deref())?;
+    specification::remove(run_directory)?;
+    // A shim leaves its record before it looks for its specification once more: one that has seen
+    // it is in the record by now, any other ends by itself.
+    kill_recorded(run_directory, marker.as_deref())
+}
+
+/// The marker of the run in a directory; `None` without specification.
+fn marker_of(run_directory: &Path, instance: InstanceId) -> io::Result<Option<String>> {
     let stored = match StoredSpecification::read(run_directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         stored => stored?,
     };
     if stored.specification.instance != instance {
@@ -48,17 +68,28 @@ pub fn kill_tree(run_directory: &Path, instance: InstanceId) -> io::Result<()> {
             ),
         ));
     }
+    Ok(Some(stored.marker))
+}
+
+fn kill_recorded(run_directory: &Path, marker: Option<&str>) -> io::Result<()> {
     let boot = boot_id()?;
     let record = ProcessRecord::read(run_directory)?.filter(|record| record.shim.boot_id == boot);
-    if let Some(record) = &record {
+    kill_run(record.as_ref(), marker)
+}
+
+/// Kills the shim of a record of this boot, and what bears the marks of its run.
+fn kill_run(record: Option<&ProcessRecord>, marker: Option<&str>) -> io::Result<()> {
+    if record.is_none() && marker.is_none() {
+        return Ok(());
+    }
+    if let Some(record) = record {
         kill_shim(&record.shim)?;
     }
-    let marks = Marks {
-        variable: format!("{RUN_VARIABLE}={}", stored.marker).into_bytes(),
-        application: record.as_ref().map(|record| record.application.clone()),
+    kill_marked(&Marks {
+        variable: marker.map(|marker| format!("{RUN_VARIABLE}={marker}").into_bytes()),
+        application: record.map(|record| record.application.clone()),
         output_pipe: record.map_or(0, |record| record.output_pipe),
-    };
-    kill_marked(&marks)
+    })
 }
 
 fn kill_shim(shim: &ProcessIdentity) -> io::Result<()> {
@@ -110,7 +141,8 @@ type Processes = BTreeMap<u32, ProcessStat>;
 
 /// What marks the processes of one run.
 struct Marks {
-    variable: Vec<u8>,
+    /// `PM_RUN` with the run's marker, where that is known.
+    variable: Option<Vec<u8>>,
     application: Option<ProcessIdentity>,
     output_pipe: u64,
 }
@@ -136,10 +168,13 @@ impl Marks {
     }
 
     fn in_environment(&self, pid: u32) -> bool {
+        let Some(wanted) = &self.variable else {
+            return false;
+        };
         fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
             environment
                 .split(|byte| *byte == 0)
-                .any(|variable| variable == self.variable)
+                .any(|variable| variable == wanted)
         })
     }
 

@@ -64,13 +64,13 @@ pub enum SpawnError {
         #[source]
         source: io::Error,
     },
-    /// The shim server could not be talked to; nothing runs.
+    /// The shim server could not be talked to; call [`super::call_off`], because it may have been asked.
     #[error("could not ask for a shim")]
     Ask(#[source] io::Error),
     /// The shim ended before it could leave a record; nothing runs.
     #[error("the shim ended before it had started the application")]
     ShimDied,
-    /// The shim does not answer; it may yet start the application, so call `kill_tree`.
+    /// The shim does not answer; it may yet start the application, so call [`super::call_off`].
     #[error("the shim has not answered within {} seconds", ANSWER_LIMIT.tv_sec)]
     NoAnswer,
 }

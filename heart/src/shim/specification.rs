@@ -93,6 +93,11 @@ impl Specification {
     }
 }
 
+/// Removes the specification from a run directory, if there is one.
+pub(crate) fn remove(run_directory: &Path) -> io::Result<()> {
+    remove_if_present(&run_directory.join(FILE_NAME))
+}
+
 impl StoredSpecification {
     /// Reads what [`Specification::write`] wrote.
     pub(crate) fn read(run_directory: &Path) -> io::Result<Self> {

@@ -41,6 +41,7 @@ const SHIM_OUT_OF_MEMORY_SCORE: &str = "-900";
 /// Runs what the run directory's specification says, until nothing of it is left.
 ///
 /// Tells `answer` as soon as the application has been executed, and calls `answered` a little later.
+/// A run that has been called off is not begun, or ended without a record as soon as that is seen.
 ///
 /// # Errors
 /// When no record could be left; then nothing runs.
@@ -51,7 +52,13 @@ pub(crate) fn run(
     answered: impl FnOnce(),
 ) -> io::Result<()> {
     let shim = prepared.identity.clone();
-    let started = StoredSpecification::read(run_directory)
+    let stored = StoredSpecification::read(run_directory);
+    // Looked at after the specification has been read: who still waits means this one.
+    if answer.as_ref().is_some_and(is_given_up) {
+        answered();
+        return Ok(());
+    }
+    let started = stored
         .map_err(|error| format!("the specification could not be read: {error}"))
         .and_then(|stored| Supervision::begin(stored, prepared, run_directory));
     let mut supervision = match started {
@@ -73,9 +80,19 @@ pub(crate) fn run(
     fs::write("/proc/self/oom_score_adj", SHIM_OUT_OF_MEMORY_SCORE).ok();
     let ending = supervision.wait();
     supervision.clean_up();
+    if supervision.is_called_off {
+        return supervision.record.remove(run_directory);
+    }
     let lost = supervision.drain_output();
     let ending = supervision.ending.take().unwrap_or(ending);
     exit_record(ending, supervision.deadline.is_some(), lost).write(run_directory)
+}
+
+/// True when nobody waits for the answer any more.
+fn is_given_up(answer: &File) -> bool {
+    let mut events = [PollFd::new(answer, PollFlags::empty())];
+    poll(&mut events, Some(&Timespec::default())).is_ok()
+        && events[0].revents().contains(PollFlags::ERR)
 }
 
 /// Gives the answer, and the processor to who waits for it: what comes next can wait until it has
@@ -96,10 +113,13 @@ fn tell(answer: Option<File>, started: &Started) {
 struct Supervision<'a> {
     run_directory: &'a Path,
     specification: Specification,
+    marker: String,
     application: Pid,
     record: ProcessRecord,
     /// False while the disk has not taken the record.
     is_recorded: bool,
+    /// True once the specification is seen to be gone or another run's.
+    is_called_off: bool,
     /// The read end of the application's output; none once everyone has closed the other end.
     output: Option<OwnedFd>,
     /// The log, once there is output for it.
@@ -133,6 +153,7 @@ impl<'a> Supervision<'a> {
         Ok(Self {
             run_directory,
             specification: stored.specification,
+            marker: stored.marker,
             application,
             record: ProcessRecord {
                 shim: prepared.identity,
@@ -140,6 +161,7 @@ impl<'a> Supervision<'a> {
                 output_pipe: prepared.output_inode,
             },
             is_recorded: false,
+            is_called_off: false,
             output: Some(prepared.output),
             writer: None,
             signals: prepared.signals,
@@ -151,10 +173,26 @@ impl<'a> Supervision<'a> {
     }
 
     /// Leaves the record of the processes, now or when the disk takes it.
+    ///
+    /// Looks for the specification before, so as not to write over another run's record, and after:
+    /// who calls a run off removes the specification and then looks for the record.
     fn write_record(&mut self) {
+        self.is_called_off = self.lost_specification();
+        if self.is_called_off {
+            return;
+        }
         match self.record.write(self.run_directory) {
             Ok(()) => self.is_recorded = true,
             Err(_) => self.disk_retry = Some(Instant::now() + DISK_RETRY),
+        }
+        self.is_called_off = self.lost_specification();
+    }
+
+    /// True when the specification is gone or another run's; one that cannot be read tells nothing.
+    fn lost_specification(&self) -> bool {
+        match StoredSpecification::read(self.run_directory) {
+            Ok(stored) => stored.marker != self.marker,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
         }
     }
 
@@ -162,6 +200,11 @@ impl<'a> Supervision<'a> {
     fn wait(&mut self) -> Ending {
         loop {
             self.reap();
+            if self.is_called_off {
+                return Ending::Signalled {
+                    signal: Signal::KILL.as_raw(),
+                };
+            }
             if let Some(ending) = &self.ending
                 && !(self.deadline.is_some() && self.group_lives())
             {
@@ -191,6 +234,9 @@ impl<'a> Supervision<'a> {
             self.disk_retry = None;
             if !self.is_recorded {
                 self.write_record();
+                if self.is_called_off {
+                    return;
+                }
             }
         }
         let wake = [self.deadline, self.disk_retry]

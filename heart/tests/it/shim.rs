@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use common::id::InstanceId;
 use common::time::Span;
 use heart::shim::{
-    Ending, ExitRecord, LogLimits, ProcessIdentity, ProcessRecord, Spawner, kill_tree, log,
-    request_stop,
+    Ending, ExitRecord, LogLimits, ProcessIdentity, ProcessRecord, Spawner, call_off, kill_tree,
+    log, request_stop,
 };
 
 use world::{
@@ -234,6 +234,40 @@ fn what_a_killed_shim_leaves_is_killed_and_strangers_are_not() {
     assert!(kill_tree(&run.records(), InstanceId(1)).is_err());
     kill_tree(&run.records(), INSTANCE).unwrap();
     assert!(stranger.lives());
+}
+
+#[test]
+fn a_run_that_is_called_off_leaves_nothing() {
+    let run = Run::new();
+    run.start(&run.shell("setsid sleep 1001 & echo up; exec sleep 1002"));
+    run.wait_output("up");
+    let shim = run.process().shim;
+
+    call_off(&run.records(), INSTANCE).unwrap();
+
+    assert_eq!(run.leftovers(), Vec::<String>::new());
+    assert!(!run.records().join("specification.json").exists());
+    eventually("the shim has ended", || !shim.is_alive());
+    // Without the specification, the record says whom to kill.
+    call_off(&run.records(), INSTANCE).unwrap();
+}
+
+#[test]
+fn a_shim_whose_specification_is_gone_when_it_leaves_its_record_ends_its_run() {
+    let run = Run::new();
+    run.shell("exec sleep 1002").write(&run.records()).unwrap();
+    // Keeps the record from being written.
+    let obstacle = run.records().join("process.json.tmp");
+    fs::create_dir(&obstacle).unwrap();
+    run.spawner.spawn(&run.records()).unwrap();
+    assert_ne!(run.leftovers(), Vec::<String>::new());
+
+    fs::remove_file(run.records().join("specification.json")).unwrap();
+    fs::remove_dir(&obstacle).unwrap();
+
+    eventually("nothing is left", || run.leftovers().is_empty());
+    assert_eq!(ProcessRecord::read(&run.records()).unwrap(), None);
+    assert_eq!(ExitRecord::read(&run.records()).unwrap(), None);
 }
 
 #[test]
