@@ -22,7 +22,7 @@ use crate::removal::remove_if_present;
 pub struct Limits {
     /// Files, directories (also those that are only implied) and links together.
     pub entries: u64,
-    /// Bytes of the whole uncompressed archive.
+    /// Bytes of the whole uncompressed archive, and of all its files with each hard link counted as one.
     pub total_bytes: u64,
     /// Uncompressed bytes per compressed byte, beyond the first [`FREE_BYTES`].
     pub ratio: u64,
@@ -71,7 +71,7 @@ pub struct Summary {
     pub directories: u64,
     /// Symbolic links.
     pub links: u64,
-    /// Bytes of all regular files.
+    /// Bytes of all regular files, each hard link counted as a file of its own.
     pub bytes: u64,
 }
 

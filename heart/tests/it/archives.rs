@@ -375,6 +375,24 @@ fn a_cut_is_noticed_and_a_flipped_bit_does_no_harm() {
 }
 
 #[test]
+fn each_hard_link_counts_as_a_file_of_its_own() {
+    let mut pieces = vec![Piece::new("file", EntryType::Regular, &[7; 1_000])];
+    pieces.extend((0..9).map(|number| hard_link(&format!("link{number}"), "file")));
+    let bytes = archive(&pieces);
+    let place = tempfile::tempdir().unwrap();
+    let mut limits = Limits {
+        total_bytes: 10_000,
+        ..Limits::default()
+    };
+
+    let summary = unpack(&bytes[..], &place.path().join("fits"), &limits).unwrap();
+    assert_eq!((summary.files, summary.bytes), (10, 10_000));
+
+    limits.total_bytes = 9_999;
+    limit_exceeded(&bytes, &limits);
+}
+
+#[test]
 fn bombs_are_stopped_early() {
     let ten_gigabytes = 10 << 30;
     let zeros = zstd_of(|out| {

@@ -39,7 +39,9 @@ enum Node {
         /// Named by an entry of its own, not only as the parent of others.
         is_explicit: bool,
     },
-    File,
+    File {
+        size: u64,
+    },
     SymbolicLink,
 }
 
@@ -124,6 +126,7 @@ impl Layout {
         let components = self.components(path)?;
         let place = self.new_place(path, &components)?;
         self.count_entry()?;
+        let bytes = self.count_bytes(size)?;
         let mode = Mode::from_raw_mode(if executable { 0o755 } else { 0o644 });
         let parent = self.parent(path, place.parent, &components)?;
         let file = openat(
@@ -135,9 +138,9 @@ impl Layout {
         .and_then(|file| fchmod(&file, mode).map(|()| file))
         .map_err(|errno| UnpackError::write(self.on_disk(path), errno.into()))?;
         self.nodes
-            .insert((place.parent, place.name.into()), Node::File);
+            .insert((place.parent, place.name.into()), Node::File { size });
         self.summary.files += 1;
-        self.summary.bytes += size;
+        self.summary.bytes = bytes;
         Ok(file.into())
     }
 
@@ -164,7 +167,8 @@ impl Layout {
         Ok(())
     }
 
-    /// Links to a regular file that came earlier.
+    /// Links to a regular file that came earlier; counts its bytes again, because an instance's copy
+    /// of the tree has a file of its own for each link.
     pub(super) fn add_hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), UnpackError> {
         const NOT_EARLIER: &str = "is a hard link to something that is not an earlier file";
         let target_components = self.components(target)?;
@@ -181,20 +185,23 @@ impl Layout {
                 return Err(UnpackError::refused(path, NOT_EARLIER));
             }
         }
-        let (Some(Node::File), Some((target_name, _))) = (node, target_components.split_last())
+        let (Some(Node::File { size }), Some((target_name, _))) =
+            (node, target_components.split_last())
         else {
             return Err(UnpackError::refused(path, NOT_EARLIER));
         };
         let components = self.components(path)?;
         let place = self.new_place(path, &components)?;
         self.count_entry()?;
+        let bytes = self.count_bytes(size)?;
         let from = self.open_directory(path, &target_components)?;
         let to = self.parent(path, place.parent, &components)?;
         linkat(from, *target_name, to, place.name, AtFlags::empty())
             .map_err(|errno| UnpackError::write(self.on_disk(path), errno.into()))?;
         self.nodes
-            .insert((place.parent, place.name.into()), Node::File);
+            .insert((place.parent, place.name.into()), Node::File { size });
         self.summary.files += 1;
+        self.summary.bytes = bytes;
         Ok(())
     }
 
@@ -266,7 +273,9 @@ impl Layout {
                 Some(Node::SymbolicLink) => {
                     return Err(UnpackError::refused(path, "lies behind a symbolic link"));
                 }
-                Some(Node::File) => return Err(UnpackError::refused(path, "lies below a file")),
+                Some(Node::File { .. }) => {
+                    return Err(UnpackError::refused(path, "lies below a file"));
+                }
                 None => {
                     let place = Place {
                         parent,
@@ -363,6 +372,18 @@ impl Layout {
             });
         }
         Ok(())
+    }
+
+    /// The bytes of all files with one more of `size`.
+    fn count_bytes(&self, size: u64) -> Result<u64, UnpackError> {
+        let bytes = self.summary.bytes.saturating_add(size);
+        if bytes > self.limits.total_bytes {
+            return Err(UnpackError::LimitExceeded {
+                what: "bytes of all files, each hard link counted as one",
+                limit: self.limits.total_bytes,
+            });
+        }
+        Ok(bytes)
     }
 }
 
