@@ -4,7 +4,7 @@
 //! fetch ─► copy ─► commands ──────────────► pack ─► upload ─► Succeeded
 //!                     └─ output ─► job log
 //! ```
-//! A build has its own directory, which is gone when it ends, whatever the end. Redoing one is
+//! A build has its own directory, which is removed when it ends, whatever the end. Redoing one is
 //! harmless, so a heart that restarts begins its builds again. What a build does is told by
 //! [`Event::BuildChanged`]; it never touches an instance.
 
@@ -13,7 +13,7 @@ mod output;
 use std::path::PathBuf;
 
 use common::assignment::{AssignedBuild, BuildState, PackageReference};
-use common::id::InstanceId;
+use common::id::{InstanceId, JobId};
 use common::instance::{Failure, FailureCode};
 use tokio_util::sync::CancellationToken;
 
@@ -79,7 +79,7 @@ impl Shared {
         let directory = self.directories.build(assigned.job);
         let outcome = self.work(assigned, &directory, cancelled).await;
         let root = directory.root().to_owned();
-        blocking(move || remove_if_present(&root)).await?;
+        remove(assigned.job, root).await;
         outcome
     }
 
@@ -167,6 +167,14 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+/// Removes a build's directory. What cannot be removed is left to the next heart, which removes all
+/// of them: it says nothing of the package, which may be stored already.
+async fn remove(job: JobId, root: PathBuf) {
+    if let Err(failure) = blocking(move || remove_if_present(&root)).await {
+        tracing::error!(%job, reason = %failure.message, "removing a build's directory");
     }
 }
 

@@ -47,6 +47,38 @@ async fn a_build_turns_a_source_into_a_package_that_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_build_whose_directory_cannot_be_removed_succeeds() {
+    let node = Node::started().await;
+    // A mount point cannot be removed; ending the test unmounts it.
+    let mount = Unmounted(node.data().join("builds/3/code/.git"));
+    let command = "mkdir .git && { mount -t tmpfs tmpfs .git || touch no-mounts; }";
+    let build = build(&node, &[command]);
+
+    node.pacemaker.assign_builds(vec![build]);
+    succeeds(&node, 3).await;
+
+    if !mount.0.exists() {
+        eprintln!("SKIPPED: nothing can be mounted by this user");
+    }
+}
+
+/// A mount point that is unmounted in the end, if there is one.
+struct Unmounted(std::path::PathBuf);
+
+impl Drop for Unmounted {
+    fn drop(&mut self) {
+        let status = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .stderr(std::process::Stdio::null())
+            .status();
+        if status.is_err() {
+            eprintln!("there is no umount");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn equal_builds_give_equal_packages() {
     let node = Node::started().await;
     let first = build(&node, &["echo foo > prepare.txt"]);
