@@ -36,7 +36,7 @@ pub(crate) struct About {
 }
 
 impl About {
-    pub(super) fn new(summary: &Summary, boot_id: String) -> Self {
+    pub(crate) fn new(summary: &Summary, boot_id: String) -> Self {
         Self {
             bytes: summary.bytes,
             boot_id,
