@@ -17,7 +17,7 @@ use crate::clock::Moment;
 use crate::directories::{Directories, WorkDirectory};
 use crate::failure::{chain, failure};
 use crate::fetch::remove_if_present;
-use crate::local::{Condition, Entry, Held, delay_before_restart};
+use crate::local::{Condition, Entry, Held, StopReason, delay_before_restart};
 use crate::runs;
 use crate::shim::{self, ExitRecord, ProcessIdentity, ProcessRecord};
 
@@ -57,6 +57,8 @@ enum Found {
     Nothing,
     /// It goes on.
     Alive(ProcessRecord),
+    /// It could not be told, and the recorded processes are not known to be gone.
+    Unclear(ProcessRecord),
     /// It has ended, and left this record, or none when its shim was killed.
     Ended(Option<ExitRecord>),
 }
@@ -97,14 +99,14 @@ fn adopt_instance(
     let found = find_run(&directory.run(), id).unwrap_or_else(|error| {
         // One instance whose records cannot be read must not keep the others from being adopted.
         tracing::error!(instance = %id, error = chain(&error), "adopting an instance");
-        Found::Ended(None)
+        unclear(&directory.run(), id)
     });
     let has_passed = runs::has_passed(&directory.run());
     let is_lost = entry.boot_id != boot_id && !entry.is_synced;
     entry.is_laid_out = entry.is_laid_out && !is_lost && directory.code().is_dir();
     if entry.is_laid_out {
         boot_id.clone_into(&mut entry.boot_id);
-    } else if !matches!(found, Found::Alive(_)) {
+    } else if !matches!(found, Found::Alive(_) | Found::Unclear(_)) {
         reset(&directory, &mut entry, boot_id)?;
     }
     let (condition, failure) = match found {
@@ -117,6 +119,15 @@ fn adopt_instance(
                 }
             } else {
                 Condition::Starting(process)
+            };
+            (condition, None)
+        }
+        Found::Unclear(process) => {
+            let text = "the records of the process could not be read: it is ended";
+            let condition = Condition::Stopping {
+                process,
+                kill_at: Moment(0),
+                reason: StopReason::Failed(failure(FailureCode::Exited, text)),
             };
             (condition, None)
         }
@@ -145,6 +156,21 @@ fn adopt_instance(
     Ok(held)
 }
 
+/// What to make of a run whose records could not be read, or whose end failed: nothing may be
+/// started over what may still be there of it.
+fn unclear(run_directory: &Path, id: InstanceId) -> Found {
+    let record = ProcessRecord::read(run_directory).ok().flatten();
+    match record.filter(|record| is_of_this_boot(&record.shim)) {
+        Some(process) => Found::Unclear(process),
+        None => {
+            if let Err(error) = kill(run_directory, id) {
+                tracing::error!(instance = %id, error = chain(&error), "ending an unclear run");
+            }
+            Found::Ended(None)
+        }
+    }
+}
+
 /// Forgets the code: it may be half there.
 fn reset(directory: &WorkDirectory, entry: &mut Entry, boot_id: &str) -> Result<(), Error> {
     for path in [directory.code(), directory.partial_code()] {
@@ -170,9 +196,14 @@ fn remove_strays(
             continue;
         }
         let directory = WorkDirectory::at(path.clone());
-        if let Some(id) = id {
-            end_run(&directory.startup(), id);
-            end_run(&directory.run(), id);
+        if let Some(id) = id
+            && ![directory.startup(), directory.run()]
+                .map(|run| end_run(&run, id))
+                .iter()
+                .all(|has_ended| *has_ended)
+        {
+            // Its records are all that is known of what still runs: the next heart tries again.
+            continue;
         }
         tracing::info!(directory = %path.display(), "removing what nobody knows of");
         remove_if_present(&path).map_err(|source| Error::Read { path, source })?;
@@ -183,10 +214,10 @@ fn remove_strays(
 /// Ends and removes all builds: one that is still assigned is done again.
 fn remove_builds(directories: &Directories) -> Result<(), Error> {
     for path in list(&directories.builds())? {
-        end_run(
-            &WorkDirectory::at(path.clone()).run(),
-            crate::build::NO_INSTANCE,
-        );
+        let run = WorkDirectory::at(path.clone()).run();
+        if !end_run(&run, crate::build::NO_INSTANCE) {
+            continue;
+        }
         remove_if_present(&path).map_err(|source| Error::Read { path, source })?;
     }
     Ok(())
@@ -204,15 +235,17 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>, Error> {
         .collect()
 }
 
-/// Ends whatever is left of a run; one that cannot be ended is logged, so that the heart can start.
-fn end_run(run_directory: &Path, id: InstanceId) {
+/// Ends whatever is left of a run; false, and logged, when that failed: the heart starts all the same.
+fn end_run(run_directory: &Path, id: InstanceId) -> bool {
     let ended = find_run(run_directory, id).and_then(|found| match found {
-        Found::Alive(_) => kill(run_directory, id),
+        Found::Alive(_) | Found::Unclear(_) => kill(run_directory, id),
         Found::Nothing | Found::Ended(_) => Ok(()),
     });
     if let Err(error) = ended {
         tracing::error!(instance = %id, error = chain(&error), "ending what is left of a run");
+        return false;
     }
+    true
 }
 
 fn find_run(run_directory: &Path, id: InstanceId) -> Result<Found, Error> {
@@ -334,5 +367,49 @@ mod tests {
         assert_eq!(held.condition, Condition::Idle);
         assert_eq!(held.entry.failure.unwrap().code, FailureCode::Exited);
         assert!(held.entry.is_laid_out);
+    }
+
+    #[test]
+    fn a_process_of_unclear_records_is_stopped_before_anything_is_started() {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::new(root.path().to_owned());
+        let directory = directories.instance(ONE);
+        fs::create_dir_all(directory.run()).unwrap();
+        let own = ProcessIdentity::current().unwrap();
+        let process = ProcessRecord {
+            shim: own.clone(),
+            application: own.clone(),
+            output_pipe: 0,
+        };
+        let text = serde_json::to_vec(&process).unwrap();
+        fs::write(directory.run().join("process.json"), text).unwrap();
+        fs::write(directory.run().join("exit.json"), "").unwrap();
+        let entry = Entry::new(&samples::instance(1), &own.boot_id);
+
+        let entries = BTreeMap::from([(ONE, entry)]);
+        let instances = adopt(&directories, entries, &own.boot_id).unwrap();
+
+        let condition = &instances[&ONE].condition;
+        assert!(
+            matches!(condition, Condition::Stopping { process: found, .. } if *found == process)
+        );
+    }
+
+    #[test]
+    fn the_records_of_what_could_not_be_ended_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::new(root.path().to_owned());
+        let runs = [
+            directories.instance(ONE).run(),
+            directories.build(common::id::JobId(2)).run(),
+        ];
+        for run in &runs {
+            fs::create_dir_all(run).unwrap();
+            fs::write(run.join("process.json"), "").unwrap();
+        }
+
+        adopt(&directories, BTreeMap::new(), "this boot").unwrap();
+
+        assert!(runs.iter().all(|run| run.join("process.json").exists()));
     }
 }

@@ -1,5 +1,8 @@
 //! Watches over one process: the start check, then its end.
 
+use std::path::Path;
+use std::time::Duration;
+
 use common::id::InstanceId;
 use common::instance::{Failure, FailureCode};
 
@@ -9,6 +12,12 @@ use crate::health::StartCheck;
 use crate::local::Event;
 use crate::runs;
 use crate::shim::{ExitRecord, ProcessRecord};
+
+/// The pause between two tries to kill what a lost shim left.
+const KILL_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Tries, each of up to ten seconds: records that are broken stay so, and the instance is wanted.
+const KILL_TRIES: usize = 30;
 
 /// One run that is watched.
 #[derive(Debug)]
@@ -86,12 +95,24 @@ impl Supervision {
             tracing::warn!(instance = %self.instance, %error, "reading how a process ended");
             None
         });
-        if record.is_none()
-            && let Err(error) = runs::kill(run_directory, self.instance).await
-        {
-            tracing::error!(instance = %self.instance, %error, "killing what a lost shim left");
+        if record.is_none() {
+            self.kill_remains(&run_directory).await;
         }
         runs::describe(record.as_ref().map(|record| &record.ending))
+    }
+
+    /// Kills what a lost shim left, again and again: what is told to have ended is started anew.
+    async fn kill_remains(&self, run_directory: &Path) {
+        let mut pauses = tokio::time::interval(KILL_AGAIN_AFTER);
+        for _ in 0..KILL_TRIES {
+            pauses.tick().await;
+            match runs::kill(run_directory.to_owned(), self.instance).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(instance = %self.instance, %error, "killing what a lost shim left");
+                }
+            }
+        }
     }
 
     async fn tell_ended(&self, executor: &Executor, ended: String, blame: Option<Failure>) {
