@@ -10,9 +10,9 @@ mod lay_out;
 mod remove;
 mod supervise;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::id::InstanceId;
 use pacemaker_client::Client;
@@ -28,6 +28,7 @@ use crate::fetch::Packages;
 use crate::local::Event;
 use crate::metrics::Metrics;
 use crate::runs::Runs;
+use crate::shim::ProcessRecord;
 
 pub(crate) use launch::Launch;
 pub(crate) use supervise::Supervision;
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) shutdown: CancellationToken,
     events: mpsc::Sender<Event>,
     tasks: TaskTracker,
+    /// The instances whose processes are being killed.
+    kills: Mutex<BTreeSet<InstanceId>>,
     copies: Semaphore,
     spawns: Semaphore,
     removals: Semaphore,
@@ -97,6 +100,7 @@ impl Executor {
             shutdown,
             events,
             tasks: TaskTracker::new(),
+            kills: Mutex::default(),
             copies: Semaphore::new(COPIES_AT_ONCE),
             spawns: Semaphore::new(SPAWNS_AT_ONCE),
             removals: Semaphore::new(REMOVALS_AT_ONCE),
@@ -110,14 +114,19 @@ impl Executor {
         self.tasks.spawn(task);
     }
 
-    /// Kills what is left of an instance's process.
-    pub(crate) fn kill(&self, instance: InstanceId) {
-        let run_directory = self.directories.instance(instance).run();
+    /// Kills what is left of this run of an instance, unless that is under way already.
+    pub(crate) fn kill(&self, instance: InstanceId, process: ProcessRecord) {
+        if !self.kills().insert(instance) {
+            return;
+        }
+        let executor = self.clone();
         self.spawn(async move {
             tracing::warn!(%instance, "killing a process that did not end in time");
-            if let Err(error) = crate::runs::kill(run_directory, instance).await {
+            let run_directory = executor.directories.instance(instance).run();
+            if let Err(error) = crate::runs::kill_run(run_directory, instance, process).await {
                 tracing::error!(%instance, %error, "killing a process");
             }
+            executor.kills().remove(&instance);
         });
     }
 
@@ -130,6 +139,11 @@ impl Executor {
 }
 
 impl Shared {
+    fn kills(&self) -> MutexGuard<'_, BTreeSet<InstanceId>> {
+        // The lock guards single steps; a panic elsewhere leaves the set whole.
+        self.kills.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tells the loop; when it is gone, the heart ends and nobody needs to know.
     pub(crate) async fn tell(&self, event: Event) {
         drop(self.events.send(event).await);

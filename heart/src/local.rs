@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
 use crate::ports::Ports;
-use crate::shim::ProcessRecord;
+use crate::shim::{ProcessRecord, VANISH_LIMIT};
 
 pub use backoff::{BACKOFF_FIRST, BACKOFF_LIMIT, WELL_AFTER, delay_before_restart};
 pub use transition::Event;
@@ -282,8 +282,10 @@ fn earliest(one: Option<Moment>, other: Option<Moment>, now: Moment) -> Option<M
 }
 
 /// How long after the grace a process that is still there is killed by the heart itself: its shim
-/// kills it when the grace is over, so that this is for a shim that cannot.
-pub const KILL_MARGIN: Span = Span::seconds(2);
+/// kills it when the grace is over, so that this is for a shim that cannot. Longer than the shim
+/// itself waits for what it has killed.
+pub const KILL_MARGIN: Span = Span::seconds(15);
+const _: () = assert!(KILL_MARGIN.duration().as_secs() > VANISH_LIMIT.as_secs());
 
 /// How long a process that is fenced off has, whatever its manifest says: another node may start
 /// its successor soon.

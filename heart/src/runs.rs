@@ -165,6 +165,17 @@ pub(crate) async fn kill(run_directory: PathBuf, instance: InstanceId) -> io::Re
         .map_err(io::Error::other)?
 }
 
+/// Kills what is left of the run of `process`, and nothing of a later one in the same directory.
+pub(crate) async fn kill_run(
+    run_directory: PathBuf,
+    instance: InstanceId,
+    process: ProcessRecord,
+) -> io::Result<()> {
+    tokio::task::spawn_blocking(move || shim::kill_tree_of(&run_directory, instance, &process))
+        .await
+        .map_err(io::Error::other)?
+}
+
 /// How a run ended, in words: "exited with code 1".
 pub(crate) fn describe(ending: Option<&Ending>) -> String {
     match ending {

@@ -42,9 +42,10 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 pub use process::ProcessIdentity;
 pub use record::{Ending, ExitRecord, ProcessRecord, Started};
-pub use remains::{call_off, kill_tree};
+pub use remains::{call_off, kill_tree, kill_tree_of};
 pub use spawner::{SpawnError, Spawner};
 pub use specification::{LogLimits, Specification};
+pub(crate) use tree::VANISH_LIMIT;
 
 /// In place of a run directory: be the server, requests come on standard input.
 const SERVER_DIRECTORY: &str = "-";

@@ -27,6 +27,7 @@ use crate::plan::{self, HeartAction};
 use crate::ports;
 use crate::report::Snapshot;
 use crate::runs;
+use crate::shim::ProcessRecord;
 
 /// Events taken in before the plan is made anew: a burst costs one plan.
 const EVENTS_PER_TICK: usize = 256;
@@ -212,7 +213,9 @@ impl Sync {
             HeartAction::Kill(id) => {
                 let again_at = now.after(crate::local::KILL_MARGIN);
                 self.local.begin_stop(id, again_at);
-                self.executor.kill(id);
+                if let Some(process) = self.process(id) {
+                    self.executor.kill(id, process.clone());
+                }
             }
             HeartAction::Remove(id) => {
                 self.local.begin_remove(id);
@@ -269,13 +272,15 @@ impl Sync {
             .is_some_and(|held| held.entry.port.is_some())
     }
 
-    fn stop(&self, id: InstanceId) {
-        let process = self
-            .local
+    fn process(&self, id: InstanceId) -> Option<&ProcessRecord> {
+        self.local
             .instances
             .get(&id)
-            .and_then(|held| held.condition.process());
-        if let Some(process) = process {
+            .and_then(|held| held.condition.process())
+    }
+
+    fn stop(&self, id: InstanceId) {
+        if let Some(process) = self.process(id) {
             runs::request_stop(process);
             self.executor.crash.at(crate::CrashPoint::AfterStop);
         }

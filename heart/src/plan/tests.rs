@@ -225,7 +225,7 @@ fn the_grace_of_the_manifest_holds_but_behind_a_closed_fence() {
     };
     let assignment = samples::assignment(vec![exclusive]);
 
-    assert_eq!(kill_at(&assignment, &local, ONE, NOW), Moment(42_000));
+    assert_eq!(kill_at(&assignment, &local, ONE, NOW), Moment(55_000));
     local.fence = Fence::Closed;
     assert_eq!(kill_at(&assignment, &local, ONE, NOW), Moment(11_000));
 }

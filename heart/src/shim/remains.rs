@@ -39,6 +39,27 @@ pub fn kill_tree(run_directory: &Path, instance: InstanceId) -> io::Result<()> {
     kill_recorded(run_directory, marker.as_deref())
 }
 
+/// Kills what is left of the run of `process`, as [`kill_tree`] does, and nothing of another run
+/// that has begun in the directory meanwhile.
+///
+/// # Errors
+/// As [`kill_tree`].
+pub fn kill_tree_of(
+    run_directory: &Path,
+    instance: InstanceId,
+    process: &ProcessRecord,
+) -> io::Result<()> {
+    // The record goes before a specification is replaced, so that one that is there still proves
+    // whose the marker is that was read before.
+    let marker = marker_of(run_directory, instance)?;
+    let marker = match ProcessRecord::read(run_directory)? {
+        Some(found) if found == *process => marker,
+        _ => None,
+    };
+    let is_of_this_boot = process.shim.boot_id == boot_id()?;
+    kill_run(Some(process).filter(|_| is_of_this_boot), marker.as_deref())
+}
+
 /// Takes back a run that was asked for and has not been answered: kills what is there of it, and
 /// makes a shim that is yet to begin find nothing to do.
 ///

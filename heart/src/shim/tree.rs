@@ -21,7 +21,7 @@ const WALKS: usize = 64;
 
 /// How long the killed may take to vanish once nobody new appears; only uninterruptible sleep
 /// takes longer than a moment, and then they die when they wake.
-const VANISH_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const VANISH_LIMIT: Duration = Duration::from_secs(10);
 
 /// The pause between two looks at processes that have been killed and have not vanished.
 const VANISH_STEP: Duration = Duration::from_millis(1);

@@ -8,7 +8,7 @@ use common::id::InstanceId;
 use common::time::Span;
 use heart::shim::{
     Ending, ExitRecord, LogLimits, ProcessIdentity, ProcessRecord, Spawner, call_off, kill_tree,
-    log, request_stop,
+    kill_tree_of, log, request_stop,
 };
 
 use world::{
@@ -234,6 +234,24 @@ fn what_a_killed_shim_leaves_is_killed_and_strangers_are_not() {
     assert!(kill_tree(&run.records(), InstanceId(1)).is_err());
     kill_tree(&run.records(), INSTANCE).unwrap();
     assert!(stranger.lives());
+}
+
+#[test]
+fn a_late_kill_spares_the_next_run() {
+    let run = Run::new();
+    run.start(&run.shell("exit 0"));
+    let first = run.process();
+    run.wait_exit();
+    run.start(&run.shell("exec sleep 1002"));
+    let second = run.process();
+
+    kill_tree_of(&run.records(), INSTANCE, &first).unwrap();
+    assert!(second.shim.is_alive() && second.application.is_alive());
+
+    kill_tree_of(&run.records(), INSTANCE, &second).unwrap();
+    eventually("both have ended", || {
+        !second.shim.is_alive() && !second.application.is_alive()
+    });
 }
 
 #[test]
