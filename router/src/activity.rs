@@ -7,7 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use crate::gather::Gathering;
 
 /// Between two reads of a request body that a backend waits for.
 pub(crate) const BODY_LIMIT_SECONDS: u32 = 60;
-/// Between two writes to a client that does not read.
-pub(crate) const WRITE_LIMIT_SECONDS: u32 = 60;
+/// A connection that is to close when it is flushed is ended at the latest after this.
+const FLUSH_LIMIT_SECONDS: u32 = 600;
 
 /// Nothing is waited for.
 const NEVER: u32 = 0;
@@ -50,6 +50,8 @@ pub(crate) struct SilenceLimits {
     pub(crate) head: u32,
     /// Between requests.
     pub(crate) idle: u32,
+    /// Between two writes to a client that does not read.
+    pub(crate) write: u32,
 }
 
 /// What a silent connection was doing.
@@ -76,6 +78,7 @@ pub(crate) struct Activity {
     has_sent: AtomicBool,
     is_multiplexed: AtomicBool,
     last_bytes: AtomicU32,
+    written: AtomicU64,
     /// Its end must not look like the end of a response.
     is_cut_off: AtomicBool,
 }
@@ -91,6 +94,7 @@ impl Activity {
             has_sent: AtomicBool::new(false),
             is_multiplexed: AtomicBool::new(false),
             last_bytes: AtomicU32::new(now),
+            written: AtomicU64::new(0),
             is_cut_off: AtomicBool::new(false),
             clock,
             limits,
@@ -153,6 +157,24 @@ impl Activity {
         })
     }
 
+    /// True when it has been idle for too long, and yet what is left to send does not go.
+    pub(crate) fn is_stuck(&self, now: u32) -> bool {
+        let idle_until = self.read_deadline.load(Ordering::Relaxed);
+        self.silence(now) == Some(Silence::Idle)
+            && (self.seconds_since_bytes() > self.limits.write
+                || now.saturating_sub(idle_until) > FLUSH_LIMIT_SECONDS)
+    }
+
+    /// Seconds of the worker's clock.
+    pub(crate) fn now(&self) -> u32 {
+        self.clock.now()
+    }
+
+    /// Bytes that went to the client.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
     /// Ends the connection by a reset: the response has no other way to show that it was cut off.
     pub(crate) fn cut_off(&self) {
         self.is_cut_off.store(true, Ordering::Relaxed);
@@ -193,7 +215,11 @@ impl Activity {
         }
     }
 
-    fn bytes_went(&self) {
+    fn bytes_went(&self, length: usize) {
+        let length = u64::try_from(length).unwrap_or(0);
+        let written = self.written.load(Ordering::Relaxed);
+        self.written
+            .store(written.wrapping_add(length), Ordering::Relaxed);
         self.last_bytes.store(self.clock.now(), Ordering::Relaxed);
         if self.write_deadline.load(Ordering::Relaxed) != NEVER {
             self.write_deadline.store(NEVER, Ordering::Relaxed);
@@ -203,7 +229,7 @@ impl Activity {
     fn write_is_blocked(&self) {
         if self.write_deadline.load(Ordering::Relaxed) == NEVER {
             self.write_deadline
-                .store(self.in_seconds(WRITE_LIMIT_SECONDS), Ordering::Relaxed);
+                .store(self.in_seconds(self.limits.write), Ordering::Relaxed);
         }
     }
 }
@@ -244,7 +270,10 @@ impl AsyncRead for ClientStream {
 impl ClientStream {
     fn note(&self, result: &Poll<io::Result<usize>>) {
         match result {
-            Poll::Ready(_) => self.activity.bytes_went(),
+            Poll::Ready(result) => {
+                self.activity
+                    .bytes_went(result.as_ref().map_or(0, |length| *length));
+            }
             Poll::Pending => self.activity.write_is_blocked(),
         }
     }
@@ -288,7 +317,11 @@ impl AsyncWrite for ClientStream {
 mod tests {
     use super::*;
 
-    const LIMITS: SilenceLimits = SilenceLimits { head: 15, idle: 75 };
+    const LIMITS: SilenceLimits = SilenceLimits {
+        head: 15,
+        idle: 75,
+        write: 60,
+    };
 
     fn activity() -> (Arc<Clock>, Activity) {
         let clock = Arc::new(Clock::new());
@@ -362,9 +395,32 @@ mod tests {
         let (clock, activity) = activity();
         activity.request_begins(false);
         activity.write_is_blocked();
-        assert_eq!(silence_after(&clock, &activity, WRITE_LIMIT_SECONDS), None);
+        assert_eq!(silence_after(&clock, &activity, LIMITS.write), None);
         assert_eq!(silence_after(&clock, &activity, 1), Some(Silence::Stalled));
-        activity.bytes_went();
+        activity.bytes_went(1);
         assert_eq!(silence_after(&clock, &activity, 1), None);
+    }
+
+    #[test]
+    fn what_is_left_to_send_keeps_an_idle_connection_while_it_moves() {
+        let (clock, activity) = activity();
+        activity.request_begins(true);
+        activity.request_ends();
+        let mut now = clock.now();
+        let begun = now;
+        while !activity.is_stuck(now) {
+            activity.bytes_went(1);
+            now = clock.tick();
+        }
+        assert_eq!(now - begun, LIMITS.idle + FLUSH_LIMIT_SECONDS + 1);
+
+        let (clock, activity) = self::activity();
+        activity.request_begins(true);
+        activity.request_ends();
+        while !activity.is_stuck(clock.now()) {
+            clock.tick();
+        }
+        assert_eq!(silence_after(&clock, &activity, 1), Some(Silence::Idle));
+        assert_eq!(clock.now(), LIMITS.idle + 3);
     }
 }

@@ -96,10 +96,17 @@ impl Watched {
     pub(crate) fn check(&self, now: u32) -> bool {
         match self.activity.silence(now) {
             None => false,
-            Some(Silence::Idle) => {
-                self.finish();
-                true
-            }
+            Some(Silence::Idle) => match self.order.get() {
+                Order::GoOn => {
+                    self.finish();
+                    true
+                }
+                Order::Finish if self.activity.is_stuck(now) => {
+                    self.give(Order::End);
+                    true
+                }
+                Order::Finish | Order::End => false,
+            },
             Some(Silence::Stalled) => {
                 self.give(Order::End);
                 true

@@ -56,6 +56,8 @@ pub struct Config {
     pub response_limit: Duration,
     /// How long a client may take over a request's head, from its first byte; whole seconds.
     pub head_limit: Duration,
+    /// How long a client may take nothing of a response that waits for it; whole seconds.
+    pub write_limit: Duration,
     /// How long a client's connection may be idle between requests; whole seconds. Longer than the
     /// minute after which common load balancers close theirs, so that it is them who close.
     pub idle_limit: Duration,
@@ -80,6 +82,7 @@ impl Config {
             connect_limit: Duration::from_secs(2),
             response_limit: Duration::from_secs(60),
             head_limit: Duration::from_secs(15),
+            write_limit: Duration::from_secs(60),
             idle_limit: Duration::from_secs(75),
         }
     }

@@ -33,6 +33,7 @@ mod exchange;
 mod gather;
 mod headers;
 mod host;
+mod lent;
 mod listen;
 mod metrics;
 mod network;

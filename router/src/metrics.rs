@@ -124,7 +124,7 @@ fn encode_refusals(
 }
 
 fn encode_workers(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> Result<(), fmt::Error> {
-    let counters: [Described<WorkerStatistics>; 7] = [
+    let counters: [Described<WorkerStatistics>; 8] = [
         ("connections_accepted", "Client connections", |worker| {
             &worker.connections_accepted
         }),
@@ -137,6 +137,11 @@ fn encode_workers(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> Resul
             "connections_evicted",
             "Idle client connections closed to make room for new ones",
             |worker| &worker.connections_evicted,
+        ),
+        (
+            "responses_stalled",
+            "Responses given up because an HTTP/2 client took nothing of them",
+            |worker| &worker.responses_stalled,
         ),
         (
             "backend_connections",

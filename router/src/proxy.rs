@@ -24,6 +24,7 @@ use crate::client::Client;
 use crate::exchange::{BackendConnection, SendFailure};
 use crate::headers::{self, Origin};
 use crate::host::HostName;
+use crate::lent::ClientBody;
 use crate::record::Record;
 use crate::target;
 use crate::worker::Worker;
@@ -42,7 +43,8 @@ pub(crate) fn serve(
     worker: Rc<Worker>,
     client: Rc<Client>,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
+) -> impl Future<Output = Result<Response<ClientBody>, Infallible>> {
+    let is_multiplexed = request.version() == Version::HTTP_2;
     let mut record = Record::begin(&worker, &client, &request);
     let mut prepared = Prepared::new(&worker, &client, &mut record, request);
     async move {
@@ -55,14 +57,20 @@ pub(crate) fn serve(
             Ok((response, None)) => response,
             Ok((response, Some(tunnel))) => {
                 tunnel.spawn(worker, client, record);
-                return Ok(response);
+                return Ok(response.map(ClientBody::Given));
             }
             Err(refusal) => {
                 record.refused(refusal);
                 refusal.response()
             }
         };
-        Ok(response.map(|body| body.with_record(record)))
+        Ok(response.map(|body| {
+            let body = body.with_record(record);
+            match is_multiplexed {
+                true => ClientBody::lend(worker, Arc::clone(&client.activity), body),
+                false => ClientBody::Given(body),
+            }
+        }))
     }
 }
 

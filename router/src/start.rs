@@ -127,23 +127,11 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
             address: config.listen,
             source,
         })?;
-    let connections = descriptors::affordable(config.connections_max).div_ceil(workers);
     let shared = Arc::new(Shared {
         tables: Arc::new(tables),
         statistics: (0..workers).map(|_| WorkerStatistics::default()).collect(),
         log,
-        limits: Limits {
-            connections,
-            requests: connections,
-            drain: config.drain_limit,
-            hold: config.hold_limit,
-            connect: config.connect_limit,
-            response: config.response_limit,
-            silence: SilenceLimits {
-                head: whole_seconds(config.head_limit),
-                idle: whole_seconds(config.idle_limit),
-            },
-        },
+        limits: limits(&config, workers),
         trusted_clients: config.trusted_clients.clone(),
         port: HeaderValue::from(address.port()),
         stop: CancellationToken::new(),
@@ -194,6 +182,24 @@ pub async fn run(
         .finished
         .await
         .expect("the supervisor neither panics nor is aborted")
+}
+
+/// What each of so many workers keeps to.
+fn limits(config: &Config, workers: usize) -> Limits {
+    let connections = descriptors::affordable(config.connections_max).div_ceil(workers);
+    Limits {
+        connections,
+        requests: connections,
+        drain: config.drain_limit,
+        hold: config.hold_limit,
+        connect: config.connect_limit,
+        response: config.response_limit,
+        silence: SilenceLimits {
+            head: whole_seconds(config.head_limit),
+            idle: whole_seconds(config.idle_limit),
+            write: whole_seconds(config.write_limit),
+        },
+    }
 }
 
 /// Connections are looked at once a second, so a shorter limit is one second.

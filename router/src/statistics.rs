@@ -122,6 +122,7 @@ pub(crate) struct WorkerStatistics {
     pub(crate) connections_closed: Counter,
     pub(crate) connections_timed_out: Counter,
     pub(crate) connections_evicted: Counter,
+    pub(crate) responses_stalled: Counter,
     pub(crate) tunnels_opened: Counter,
     pub(crate) tunnels_closed: Counter,
     /// Requests that wait for a backend; a level, not a count.

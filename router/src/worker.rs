@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | main | the listener | one task for each connection |
 //! | | newer tables | the pool, held requests, the acknowledgement |
-//! | | time | closes silent connections, sweeps the pool |
+//! | | time | closes silent connections, ends stalled responses, sweeps the pool |
 //! | connection | a client | requests to backends |
 //! | tunnel | an upgraded connection | bytes both ways |
 //! | probe | an ejected backend | its re-admission |
@@ -32,6 +32,7 @@ use crate::access_log::AccessLog;
 use crate::activity::{Clock, SilenceLimits};
 use crate::client::{self, Watched};
 use crate::descriptors;
+use crate::lent::Bodies;
 use crate::network::Network;
 use crate::pool::Pool;
 use crate::random::Random;
@@ -86,6 +87,7 @@ pub(crate) struct Worker {
     pub(crate) random: Random,
     pub(crate) clock: Arc<Clock>,
     pub(crate) connections: Connections,
+    pub(crate) bodies: Bodies,
     /// Requests that have a place among [`Limits::requests`].
     pub(crate) requests: Cell<usize>,
     pub(crate) log: Option<AccessLog>,
@@ -120,6 +122,7 @@ impl Worker {
             random: Random::seeded(),
             clock: Arc::new(Clock::new()),
             connections: Connections::default(),
+            bodies: Bodies::default(),
             requests: Cell::new(0),
             log: shared.log.clone(),
             table_changed: Notify::new(),
@@ -240,6 +243,9 @@ impl Worker {
             let now = self.clock.tick();
             let timed_out = self.connections.check(now);
             self.statistics().connections_timed_out.add(timed_out);
+            let limit = self.shared.limits.silence.write;
+            let taken_back = self.bodies.take_back(now, limit);
+            self.statistics().responses_stalled.add(taken_back);
             self.pool.sweep(Instant::now());
         }
     }

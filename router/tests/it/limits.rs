@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::harness::backend::Application;
 use crate::harness::wire::Wire;
-use crate::harness::{World, eventually, route};
+use crate::harness::{World, eventually, in_time, route};
 
 #[tokio::test]
 async fn a_head_that_trickles_is_cut_off_while_others_are_served() {
@@ -94,6 +94,39 @@ async fn a_head_that_is_too_large_is_refused() {
         );
     }
     assert_eq!(application.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_response_that_an_http_2_client_does_not_take_frees_its_backend() {
+    let application = Application::start("one").await;
+    let world = World::start_with(|config| config.write_limit = Duration::from_secs(1)).await;
+    world
+        .publish(&[("one.test", route(&[(1, application.address)]))])
+        .await;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .http2_prior_knowledge()
+        .http2_initial_stream_window_size(65_535)
+        .http2_initial_connection_window_size(1024 * 1024)
+        .resolve("one.test", world.address())
+        .build()
+        .unwrap();
+    let url = |path: &str| format!("http://one.test:{}{path}", world.address().port());
+
+    let large = client.post(url("/collect")).body(vec![b'x'; 1024 * 1024]);
+    let left_lying = large.send().await.unwrap();
+    assert_eq!(left_lying.status(), 200);
+    eventually("the router gives it up", || {
+        world.metric("pm_router_responses_stalled_total") == 1.0
+            && world.metric("pm_router_requests_in_flight") == 0.0
+    })
+    .await;
+
+    let other = client.get(url("/")).send().await.unwrap();
+    assert_eq!(other.text().await.unwrap(), "one");
+    assert_eq!(world.metric("pm_router_connections_accepted_total"), 1.0);
+    let end = in_time("the end of the response", left_lying.bytes()).await;
+    assert!(end.is_err(), "it looked whole");
 }
 
 async fn with_two_places() -> (Application, World) {
