@@ -96,14 +96,18 @@ impl Shared {
             self.crash.at(CrashPoint::AfterStartup);
         }
         if let Some(journaled) = launch.journaled {
-            journaled
-                .await
-                .map_err(|error| failure_of(FailureCode::Disk, &error))?;
+            // A full disk delays the journal for as long as it is full.
+            tokio::select! {
+                written = journaled => {
+                    written.map_err(|error| failure_of(FailureCode::Disk, &error))?;
+                }
+                () = launch.cancelled.cancelled() => return Err(given_up()),
+            }
         }
         let permit = self.spawns.acquire().await;
         let _permit = permit.expect("the semaphore is never closed");
         if launch.cancelled.is_cancelled() {
-            return Err(failure(FailureCode::Aborted, "the start was given up"));
+            return Err(given_up());
         }
         let specification = Specification {
             instance: assigned.id,
@@ -153,6 +157,10 @@ impl Shared {
     }
 }
 
+fn given_up() -> Failure {
+    failure(FailureCode::Aborted, "the start was given up")
+}
+
 /// `path` below `root`, if its text does not lead out of it.
 fn inside(root: &Path, path: &str) -> Option<PathBuf> {
     let is_inside = Path::new(path)
@@ -165,6 +173,18 @@ fn inside(root: &Path, path: &str) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
+    use std::time::Duration;
+
+    use common::id::NodeId;
+    use pacemaker_client::Client;
+
+    use crate::Config;
+    use crate::crash_point::Crash;
+    use crate::directories::Directories;
+    use crate::fetch::Packages;
+    use crate::metrics::Metrics;
+    use crate::samples;
+
     #[test]
     fn a_document_root_stays_inside() {
         let root = Path::new("/code");
@@ -175,5 +195,41 @@ mod tests {
         for outside in ["..", "a/../..", "/etc", "a/../b"] {
             assert_eq!(inside(root, outside), None, "{outside}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_start_that_waits_for_the_journal_can_be_given_up() {
+        let place = tempfile::tempdir().unwrap();
+        let client = Client::new(&["http://127.0.0.1:1".to_owned()], "token").unwrap();
+        let packages = Packages::new(
+            Directories::new(place.path().to_owned()),
+            client.clone(),
+            Crash(None),
+            "boot".to_owned(),
+            CancellationToken::new(),
+        );
+        let config = Config::new(
+            NodeId(1),
+            place.path().to_owned(),
+            PathBuf::from("/absent"),
+            client,
+        );
+        let (executor, _events) =
+            Executor::new(&config, packages, Metrics::new(), CancellationToken::new());
+        // The disk is full: it is never written.
+        let (_unwritten, journaled) = tokio::sync::oneshot::channel();
+        let launch = Launch {
+            assigned: samples::instance(1),
+            port: Some(20_000),
+            run: 1,
+            needs_startup: false,
+            journaled: Some(journaled),
+            cancelled: CancellationToken::new(),
+        };
+        launch.cancelled.cancel();
+
+        let given_up = tokio::time::timeout(Duration::from_secs(10), executor.start(launch)).await;
+
+        assert_eq!(given_up.unwrap().unwrap_err().code, FailureCode::Aborted);
     }
 }

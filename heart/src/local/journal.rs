@@ -2,7 +2,8 @@
 //!
 //! One thread owns the database and writes every change that waits in one transaction, durable when
 //! it is acknowledged. A change is remembered until it is written, so a full disk delays the journal
-//! and loses nothing. What a process is, how it ended and what is laid out is found on disk again;
+//! and loses nothing while the heart runs. After a failed write redb refuses everything, so the
+//! database is opened again before the next try. What a process is, how it ended and what is laid out is found on disk again;
 //! the journal holds what the disk does not say: which port belongs to whom, restarts, failures.
 
 use std::collections::BTreeMap;
@@ -41,15 +42,6 @@ pub enum Error {
         #[source]
         source: Box<redb::Error>,
     },
-    /// An entry.
-    #[error("reading the journal's entry of instance {instance}")]
-    Entry {
-        /// Whose.
-        instance: InstanceId,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
     /// The thread that writes.
     #[error("starting the journal's thread")]
     Thread(#[source] std::io::Error),
@@ -78,11 +70,23 @@ struct Change {
 impl Journal {
     /// Opens (or makes) the journal and reads all of it.
     pub(crate) fn open(path: &Path) -> Result<(Self, BTreeMap<InstanceId, Entry>), Error> {
-        let (database, entries) = load(path)?;
+        let (
+            database,
+            Stored {
+                entries,
+                unreadable,
+            },
+        ) = load(path)?;
         let (changes, receiver) = sync_channel(QUEUE_LENGTH);
+        let writer = Writer {
+            path: path.to_owned(),
+            database: Some(database),
+            waiting: unreadable.into_iter().map(|id| (id, None)).collect(),
+            callers: Vec::new(),
+        };
         let thread = std::thread::Builder::new()
             .name("heart-journal".to_owned())
-            .spawn(move || run(&database, &receiver))
+            .spawn(move || writer.run(&receiver))
             .map_err(Error::Thread)?;
         let journal = Self {
             changes: Some(changes),
@@ -132,23 +136,45 @@ impl Drop for Journal {
     }
 }
 
-fn load(path: &Path) -> Result<(Database, BTreeMap<InstanceId, Entry>), Error> {
-    let open = |source: redb::Error| Error::Open {
+/// What the journal holds when it is opened.
+struct Stored {
+    entries: BTreeMap<InstanceId, Entry>,
+    /// Whose entries make no sense.
+    unreadable: Vec<InstanceId>,
+}
+
+/// Opens the database, or makes it.
+fn open(path: &Path) -> Result<Database, redb::Error> {
+    let database = Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .create(path)?;
+    Ok(database)
+}
+
+/// Reads everything. An entry that makes no sense is as good as none: its instance is removed like
+/// any that the journal does not know of, and laid out anew when it is still assigned.
+fn load(path: &Path) -> Result<(Database, Stored), Error> {
+    let open_error = |source: redb::Error| Error::Open {
         path: path.to_owned(),
         source: Box::new(source),
     };
-    let database = Database::builder()
-        .set_cache_size(CACHE_BYTES)
-        .create(path)
-        .map_err(|error| open(error.into()))?;
-    let stored = read_all(&database).map_err(open)?;
-    let mut entries = BTreeMap::new();
-    for (instance, bytes) in stored {
-        let entry =
-            serde_json::from_slice(&bytes).map_err(|source| Error::Entry { instance, source })?;
-        entries.insert(instance, entry);
+    let database = open(path).map_err(open_error)?;
+    let mut stored = Stored {
+        entries: BTreeMap::new(),
+        unreadable: Vec::new(),
+    };
+    for (instance, bytes) in read_all(&database).map_err(open_error)? {
+        match serde_json::from_slice(&bytes) {
+            Ok(entry) => {
+                stored.entries.insert(instance, entry);
+            }
+            Err(error) => {
+                tracing::error!(%instance, %error, "dropping an entry of the journal");
+                stored.unreadable.push(instance);
+            }
+        }
     }
-    Ok((database, entries))
+    Ok((database, stored))
 }
 
 fn read_all(database: &Database) -> Result<Vec<(InstanceId, Vec<u8>)>, redb::Error> {
@@ -165,42 +191,68 @@ fn read_all(database: &Database) -> Result<Vec<(InstanceId, Vec<u8>)>, redb::Err
     Ok(stored)
 }
 
-/// Writes until the journal is dropped and everything has been written, or cannot be.
-fn run(database: &Database, changes: &Receiver<Change>) {
-    let mut waiting: BTreeMap<InstanceId, Option<Entry>> = BTreeMap::new();
-    let mut callers = Vec::new();
-    loop {
-        let is_over = match changes.recv_timeout(RETRY_AFTER) {
-            Ok(change) => {
-                for change in std::iter::once(change).chain(changes.try_iter()) {
-                    waiting.insert(change.instance, change.entry);
-                    callers.push(change.written);
-                }
-                false
-            }
-            Err(RecvTimeoutError::Timeout) => false,
-            Err(RecvTimeoutError::Disconnected) => true,
-        };
-        if !waiting.is_empty() {
-            match write(database, &waiting) {
-                Ok(()) => {
-                    waiting.clear();
-                    for caller in callers.drain(..) {
-                        // Most callers do not wait.
-                        caller.send(()).ok();
+/// The journal's thread.
+struct Writer {
+    path: PathBuf,
+    /// `None` when it must be opened again first.
+    database: Option<Database>,
+    /// What is to be written; the last change of each instance.
+    waiting: BTreeMap<InstanceId, Option<Entry>>,
+    callers: Vec<oneshot::Sender<()>>,
+}
+
+impl Writer {
+    /// Writes until the journal is dropped and everything has been written, or cannot be.
+    fn run(mut self, changes: &Receiver<Change>) {
+        loop {
+            let is_over = match changes.recv_timeout(RETRY_AFTER) {
+                Ok(change) => {
+                    for change in std::iter::once(change).chain(changes.try_iter()) {
+                        self.waiting.insert(change.instance, change.entry);
+                        self.callers.push(change.written);
                     }
+                    false
                 }
-                Err(error) => {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "writing the journal"
-                    );
-                }
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => true,
+            };
+            if !self.waiting.is_empty() {
+                self.write_waiting();
+            }
+            if is_over {
+                return;
             }
         }
-        if is_over {
-            return;
+    }
+
+    fn write_waiting(&mut self) {
+        match self.try_write() {
+            Ok(()) => {
+                self.waiting.clear();
+                for caller in self.callers.drain(..) {
+                    // Most callers do not wait.
+                    caller.send(()).ok();
+                }
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "writing the journal"
+                );
+                // After an error of the disk it answers nothing but that error, for ever.
+                self.database = None;
+                // The disk may be full for days.
+                self.callers.retain(|caller| !caller.is_closed());
+            }
         }
+    }
+
+    fn try_write(&mut self) -> Result<(), redb::Error> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => open(&self.path)?,
+        };
+        write(self.database.insert(database), &self.waiting)
     }
 }
 
@@ -233,6 +285,9 @@ fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::process::{Command, Stdio};
+
     use crate::samples;
 
     #[test]
@@ -277,5 +332,91 @@ mod tests {
         let mut again = journal.note(InstanceId(1), Some(&entry));
 
         assert_eq!(again.try_recv(), Ok(()));
+    }
+
+    #[test]
+    fn an_entry_that_makes_no_sense_is_dropped_and_the_others_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal.redb");
+        let entry = Entry::new(&samples::instance(1), "boot");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        journal
+            .note(InstanceId(1), Some(&entry))
+            .blocking_recv()
+            .unwrap();
+        drop(journal);
+        let database = open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction
+            .open_table(INSTANCES)
+            .unwrap()
+            .insert(2, &b"{\"package\": 7"[..])
+            .unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+
+        let (journal, entries) = Journal::open(&path).unwrap();
+        assert_eq!(entries, BTreeMap::from([(InstanceId(1), entry)]));
+        drop(journal);
+
+        let stored = read_all(&open(&path).unwrap()).unwrap();
+        assert_eq!(stored.len(), 1, "it is not complained of again");
+    }
+
+    #[tokio::test]
+    async fn a_change_is_written_once_a_full_disk_has_room_again() {
+        let Some(disk) = SmallDisk::mount() else {
+            return;
+        };
+        let (mut journal, _) = Journal::open(&disk.0.path().join("journal.redb")).unwrap();
+        let filler = disk.0.path().join("filler");
+        let mut entry = Entry::new(&samples::instance(1), "boot");
+        fill(&filler);
+        // Far more than the file has room for.
+        entry.boot_id = "x".repeat(2 << 20);
+
+        let mut written = journal.note(InstanceId(1), Some(&entry));
+        let too_early = tokio::time::timeout(RETRY_AFTER * 2, &mut written).await;
+        assert!(too_early.is_err(), "there is no room for it");
+        std::fs::remove_file(filler).unwrap();
+
+        let in_time = tokio::time::timeout(RETRY_AFTER * 10, written).await;
+        in_time.expect("there is room again").unwrap();
+        drop(journal);
+        let (_journal, entries) = Journal::open(&disk.0.path().join("journal.redb")).unwrap();
+        assert_eq!(entries, BTreeMap::from([(InstanceId(1), entry)]));
+    }
+
+    /// Takes all the room that is left.
+    fn fill(path: &Path) {
+        let mut file = std::fs::File::create(path).unwrap();
+        let full = std::io::copy(&mut std::io::repeat(1), &mut file).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    /// A file system of a few megabytes.
+    struct SmallDisk(tempfile::TempDir);
+
+    impl SmallDisk {
+        fn mount() -> Option<Self> {
+            let place = tempfile::tempdir().unwrap();
+            let mounted = Command::new("mount")
+                .args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"])
+                .arg(place.path())
+                .stderr(Stdio::null())
+                .status();
+            if mounted.is_ok_and(|status| status.success()) {
+                return Some(Self(place));
+            }
+            eprintln!("SKIPPED: a small disk cannot be mounted by this user");
+            None
+        }
+    }
+
+    impl Drop for SmallDisk {
+        fn drop(&mut self) {
+            let status = Command::new("umount").arg("-l").arg(self.0.path()).status();
+            assert!(status.unwrap().success());
+        }
     }
 }
