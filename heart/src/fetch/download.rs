@@ -13,6 +13,7 @@ use common::instance::{Failure, FailureCode};
 use futures_util::StreamExt as _;
 use tokio::fs::{File, OpenOptions};
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
 
 use super::Packages;
 use crate::crash_point::CrashPoint;
@@ -26,6 +27,23 @@ const ATTEMPTS: u32 = 6;
 /// The pause after the first of them; each is twice the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a download waits for the pacemaker, so that one that is stopped or cut off does not hold
+/// one of the few permits for ever: the next attempt may reach another.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// For the answer.
+    answer: Duration,
+    /// For the next bytes, and each time anew.
+    bytes: Duration,
+}
+
+/// The pacemaker only opens a file before it answers; a busy disk takes seconds for that. Bytes may
+/// stay away longer: TCP repeats packets that were lost in a row after up to ten seconds and more.
+const PATIENCE: Patience = Patience {
+    answer: Duration::from_secs(10),
+    bytes: Duration::from_secs(20),
+};
+
 /// How much of a partial file is hashed at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -38,11 +56,30 @@ struct Partial {
 }
 
 /// A download attempt that did not reach the end.
+#[derive(Debug)]
 enum Broken {
-    /// The connection; trying again may help.
-    Off(pacemaker_client::Error),
-    /// The disk, or more bytes than there should be.
+    /// The connection, or nothing came over it; trying again may help.
+    Off(Failure),
+    /// The disk, a refusal, or more bytes than there should be.
     ForGood(Failure),
+}
+
+impl From<pacemaker_client::Error> for Broken {
+    fn from(error: pacemaker_client::Error) -> Self {
+        let failure = failure_of(FailureCode::FetchFailed, &error);
+        if error.is_unreachable() {
+            Self::Off(failure)
+        } else {
+            Self::ForGood(failure)
+        }
+    }
+}
+
+impl Broken {
+    fn silent(waited: Duration) -> Self {
+        let text = format!("the pacemaker has sent nothing of the package for {waited:?}");
+        Self::Off(failure(FailureCode::FetchFailed, text))
+    }
 }
 
 impl Packages {
@@ -58,17 +95,17 @@ impl Packages {
         let mut attempts = 0;
         while partial.length < package.size {
             let before = partial.length;
-            match self.download_some(package, &mut partial).await {
+            match self.download_some(package, &mut partial, PATIENCE).await {
                 Ok(()) => {}
                 Err(Broken::ForGood(failure)) => return Err(failure),
-                Err(Broken::Off(error)) => {
+                Err(Broken::Off(failure)) => {
                     attempts = if partial.length > before {
                         1
                     } else {
                         attempts + 1
                     };
-                    if attempts >= ATTEMPTS || !error.is_unreachable() {
-                        return Err(failure_of(FailureCode::FetchFailed, &error));
+                    if attempts >= ATTEMPTS {
+                        return Err(failure);
                     }
                     pause(FIRST_PAUSE * 2_u32.pow(attempts - 1)).await;
                 }
@@ -82,15 +119,20 @@ impl Packages {
         &self,
         package: &PackageReference,
         partial: &mut Partial,
+        patience: Patience,
     ) -> Result<(), Broken> {
-        let mut stream = self
+        let answer = self
             .client
-            .download_package(&package.digest, partial.length)
+            .download_package(&package.digest, partial.length);
+        let mut stream = timeout(patience.answer, answer)
             .await
-            .map_err(Broken::Off)?;
+            .map_err(|_| Broken::silent(patience.answer))??;
         let before = partial.length;
-        while let Some(bytes) = stream.next().await {
-            let bytes = bytes.map_err(Broken::Off)?;
+        while let Some(bytes) = timeout(patience.bytes, stream.next())
+            .await
+            .map_err(|_| Broken::silent(patience.bytes))?
+        {
+            let bytes = bytes?;
             if partial.length + bytes.len() as u64 > package.size {
                 partial.discard().await.map_err(Broken::ForGood)?;
                 return Err(Broken::ForGood(damaged(
@@ -199,4 +241,77 @@ fn damaged(package: &PackageReference, reason: &str) -> Failure {
 fn disk(error: &std::io::Error) -> Failure {
     let text = format!("the package could not be written to disk: {error}");
     failure(FailureCode::Disk, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use pacemaker_client::Client;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
+    use crate::crash_point::Crash;
+    use crate::directories::Directories;
+    use crate::samples;
+
+    #[tokio::test]
+    async fn a_pacemaker_that_never_answers_is_given_up() {
+        let (failure, length) = download_from("").await;
+
+        assert!(failure.message.contains("for 100ms"), "{failure:?}");
+        assert_eq!(length, 0);
+    }
+
+    #[tokio::test]
+    async fn a_pacemaker_that_stops_sending_is_given_up_and_what_it_sent_is_kept() {
+        let begin = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\ncon";
+
+        let (failure, length) = download_from(begin).await;
+
+        assert!(failure.message.contains("for 200ms"), "{failure:?}");
+        assert_eq!(length, 3);
+    }
+
+    /// Downloads from a pacemaker that sends `text` and then nothing; returns why that broke off, and
+    /// how many bytes there are.
+    async fn download_from(text: &'static str) -> (Failure, u64) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let stopped = tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            // Whoever answers before the question is no HTTP server.
+            connection.read_u8().await.unwrap();
+            connection.write_all(text.as_bytes()).await.unwrap();
+            // Until the other end gives up.
+            connection.read_to_end(&mut Vec::new()).await.ok();
+        });
+        let place = tempfile::tempdir().unwrap();
+        let packages = Packages::new(
+            Directories::new(place.path().to_owned()),
+            Client::new(&[endpoint], "token").unwrap(),
+            Crash(None),
+            "boot".to_owned(),
+            CancellationToken::new(),
+        );
+        let package = samples::package("content");
+        let mut partial = Partial::open(place.path().join("partial"), package.size)
+            .await
+            .unwrap();
+        let patience = Patience {
+            answer: Duration::from_millis(100),
+            bytes: Duration::from_millis(200),
+        };
+
+        let broken = packages
+            .download_some(&package, &mut partial, patience)
+            .await
+            .unwrap_err();
+        stopped.await.unwrap();
+        let Broken::Off(failure) = broken else {
+            panic!("it is worth another try");
+        };
+        (failure, partial.length)
+    }
 }
