@@ -28,6 +28,9 @@ const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0;
 /// than clients wait for an answer.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long requests under way may go on after the shutdown: who follows a log would go on for ever.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The metrics of one role, without the closing line.
 pub(crate) type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 
@@ -72,7 +75,7 @@ impl Port {
         });
     }
 
-    /// Serves until the shutdown, then lets requests under way end.
+    /// Serves until the shutdown, then lets requests under way end for a moment.
     pub(crate) async fn serve(
         self,
         listener: TcpListener,
@@ -88,9 +91,13 @@ impl Port {
                 tracing::debug!(%error, "a connection keeps its delays");
             }
         });
-        axum::serve(listener, routes)
-            .with_graceful_shutdown(shutdown.cancelled_owned())
-            .await
+        let serving = axum::serve(listener, routes)
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned())
+            .into_future();
+        tokio::select! {
+            result = serving => result,
+            () = past(shutdown) => Ok(()),
+        }
     }
 
     fn health(&self) -> Response {
@@ -139,6 +146,13 @@ impl Port {
             }
         }
     }
+}
+
+/// Resolves when the requests of a port that ends have had their time.
+async fn past(shutdown: CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep_until(tokio::time::Instant::now() + SHUTDOWN_PATIENCE).await;
+    tracing::info!("requests were still under way when the port closed");
 }
 
 /// A request that no role knows, on its way back.
@@ -215,6 +229,32 @@ mod tests {
         assert_eq!(port.health().status(), 200);
         let body = axum::body::to_bytes(port.metrics().into_body(), 100).await;
         assert_eq!(&body.unwrap()[..], b"a 1\na 1\n# EOF\n");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_goes_on_does_not_keep_the_port() {
+        let port = Port::expecting(&["heart"]);
+        let (arrived, mut arrivals) = tokio::sync::mpsc::channel(1);
+        let endless = move || async move {
+            arrived.send(()).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let routes = Router::new().route("/log", get(endless));
+        port.add("heart", routes, Arc::new(String::new));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(port.serve(listener, shutdown.clone()));
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET /log HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .unwrap();
+        arrivals.recv().await.unwrap();
+
+        shutdown.cancel();
+
+        let ended = timeout(SHUTDOWN_PATIENCE * 5, serving).await;
+        ended.unwrap().unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]
