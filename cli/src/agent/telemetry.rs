@@ -3,7 +3,7 @@
 //! `PM_LOG` (for example `debug` or `router=trace`) chooses what the file has.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +32,7 @@ pub(crate) fn start(path: &Path, stderr_level: LevelFilter) -> io::Result<()> {
         .with_filter(filter);
     let to_stderr = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .with_filter(
             Targets::new()
