@@ -5,14 +5,14 @@
 //!   lock                  held by the running process; its content is that process's id
 //!   secrets.json          0600; made once: the node's key and the tokens
 //!   node.json             the node's number, once the cluster has given it
-//!   addresses.json        where API and router listen, written at each start
+//!   addresses.json        where API and router listen, written at each start; a stale one is removed
 //!   pm.log                what the roles log
 //!   pacemaker/ heart/ router/   one for each role, theirs alone
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use common::id::NodeId;
@@ -62,18 +62,33 @@ pub(crate) struct Addresses {
 }
 
 impl DataDirectory {
-    /// Makes the directory if needed, and locks it.
+    /// Makes the directory if needed, and locks it; refuses one that holds something else.
     pub(crate) fn lock(path: &Path) -> Result<Self, CommandError> {
-        let doing = format!("use the data directory {}", path.display());
+        let wrap = |error: std::io::Error| CommandError::file(doing(path), &error);
+        if !path.exists() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)
+                .map_err(wrap)?;
+        }
+        Self::lock_existing(path)
+    }
+
+    /// Locks a directory that an earlier process has left; never makes one.
+    pub(crate) fn lock_existing(path: &Path) -> Result<Self, CommandError> {
+        let doing = doing(path);
         let wrap = |error: std::io::Error| CommandError::file(doing.clone(), &error);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(wrap)?;
         let path = fs::canonicalize(path).map_err(wrap)?;
-        // It may have been made by hand; what is in it is secret either way.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).map_err(wrap)?;
+        let is_empty = || fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
+        if !is_ours(&path) && !is_empty() {
+            return Err(CommandError::new(
+                code::FILE,
+                doing,
+                "there are files in it, and none that a cluster has made",
+            )
+            .next("give a directory that is empty or does not exist with --data-dir"));
+        }
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -91,7 +106,11 @@ impl DataDirectory {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(wrap)?;
-        Ok(Self { path, _lock: lock })
+        // Whoever ran before listens no longer.
+        match fs::remove_file(path.join("addresses.json")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(wrap(error)),
+            Ok(()) | Err(_) => Ok(Self { path, _lock: lock }),
+        }
     }
 
     /// Its absolute path.
@@ -136,6 +155,17 @@ impl DataDirectory {
     }
 }
 
+fn doing(path: &Path) -> String {
+    format!("use the data directory {}", path.display())
+}
+
+/// True when a `pm dev`, or a heart alone, has used the directory before.
+fn is_ours(path: &Path) -> bool {
+    ["secrets.json", "lock", "heart/lock", "heart/instances"]
+        .iter()
+        .any(|name| path.join(name).exists())
+}
+
 fn in_use(doing: String, path: &Path, holder: &str) -> CommandError {
     let holder = if holder.is_empty() {
         "another process".to_owned()
@@ -175,6 +205,8 @@ fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), CommandError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -190,6 +222,61 @@ mod tests {
         assert!(refused.why.contains(&holder), "{}", refused.why);
         drop(held);
         assert!(DataDirectory::lock(&path).is_ok());
+    }
+
+    #[test]
+    fn a_directory_of_others_is_refused_and_left_as_it_is() {
+        let parent = tempfile::tempdir().unwrap();
+        let others = parent.path().join("project");
+        fs::create_dir(&others).unwrap();
+        fs::set_permissions(&others, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(others.join("main.rs"), "").unwrap();
+
+        let refused = DataDirectory::lock(&others).unwrap_err();
+
+        assert!(refused.doing.contains("project"), "{}", refused.doing);
+        let mode = fs::metadata(&others).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o755);
+        assert!(!others.join("lock").exists());
+    }
+
+    #[test]
+    fn a_new_directory_is_private_and_an_existing_one_keeps_its_mode() {
+        let parent = tempfile::tempdir().unwrap();
+        let new = parent.path().join("new");
+        let empty = parent.path().join("empty");
+        fs::create_dir(&empty).unwrap();
+        fs::set_permissions(&empty, fs::Permissions::from_mode(0o750)).unwrap();
+
+        for (path, mode) in [(&new, 0o700), (&empty, 0o750)] {
+            drop(DataDirectory::lock(path).unwrap());
+            let found = fs::metadata(path).unwrap().permissions().mode();
+            assert_eq!(found & 0o777, mode, "{}", path.display());
+            assert!(DataDirectory::lock(path).is_ok());
+        }
+    }
+
+    #[test]
+    fn stopping_makes_no_directory() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("none");
+
+        let refused = DataDirectory::lock_existing(&path).unwrap_err();
+
+        assert!(refused.doing.contains("none"), "{}", refused.doing);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn addresses_of_an_earlier_process_are_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        drop(DataDirectory::lock(&path).unwrap());
+        fs::write(path.join("addresses.json"), "{}").unwrap();
+
+        let _held = DataDirectory::lock(&path).unwrap();
+
+        assert!(!path.join("addresses.json").exists());
     }
 
     #[test]
