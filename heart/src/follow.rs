@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::contact::Talking;
 use crate::crash_point::CrashPoint;
 use crate::failure::chain;
+use crate::shim::create_private;
 
 /// The first pause after a question that nobody answered; each is twice the last …
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -128,10 +129,10 @@ fn is_obeyed(assignment: &Assignment, node: NodeId, held: Option<&Assignment>) -
     assignment.generation > held.generation
 }
 
-/// Writes an assignment so that it is there after a power cut, whole or not at all.
+/// Writes an assignment so that it is there after a power cut, whole or not at all; it holds secrets.
 fn store(path: &Path, assignment: &Assignment) -> io::Result<()> {
     let temporary = path.with_extension("partial");
-    let mut file = File::create(&temporary)?;
+    let mut file = create_private(&temporary)?;
     file.write_all(&serde_json::to_vec(assignment)?)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
@@ -152,6 +153,8 @@ pub(crate) fn load(path: &Path) -> io::Result<Option<Assignment>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::samples;
 
@@ -192,5 +195,7 @@ mod tests {
         store(&path, &assignment).unwrap();
 
         assert_eq!(load(&path).unwrap(), Some(assignment));
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use common::application::{ShellScript, StopSignal};
 use common::id::InstanceId;
@@ -106,7 +107,7 @@ impl Scripts<'_> {
     fn specification(&self, script: &ShellScript) -> Result<Specification, Failure> {
         let path = self.run_directory.join("script.sh");
         let written = std::fs::create_dir_all(&self.run_directory)
-            .and_then(|()| std::fs::write(&path, text(script)));
+            .and_then(|()| write_private(&path, &text(script)));
         written.map_err(|error| {
             let text = format!("the script could not be written: {error}");
             failure(FailureCode::Disk, text)
@@ -160,6 +161,11 @@ impl Scripts<'_> {
     }
 }
 
+/// Commands may hold secrets.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    shim::create_private(path)?.write_all(text.as_bytes())
+}
+
 fn text(script: &ShellScript) -> String {
     let mut text = PRELUDE.to_owned();
     for command in &script.commands {
@@ -170,6 +176,7 @@ fn text(script: &ShellScript) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
     use std::process::Command;
 
     use super::*;
@@ -180,7 +187,9 @@ mod tests {
         };
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("script.sh");
-        std::fs::write(&path, text(&script)).unwrap();
+        write_private(&path, &text(&script)).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         let output = Command::new("bash").arg(&path).output().unwrap();
         let mut seen = String::from_utf8(output.stdout).unwrap();
         seen.push_str(&String::from_utf8(output.stderr).unwrap());

@@ -44,6 +44,7 @@ pub use process::ProcessIdentity;
 pub use record::{Ending, ExitRecord, ProcessRecord, Started};
 pub use remains::{call_off, kill_tree, kill_tree_of};
 pub use spawner::{SpawnError, Spawner};
+pub(crate) use specification::create_private;
 pub use specification::{LogLimits, Specification};
 pub(crate) use tree::VANISH_LIMIT;
 

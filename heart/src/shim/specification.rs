@@ -1,7 +1,7 @@
 //! What a shim is told: one file in its run directory, written before the shim starts.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -82,12 +82,7 @@ impl Specification {
         };
         let path = run_directory.join(FILE_NAME);
         let temporary = run_directory.join("specification.json.tmp");
-        remove_if_present(&temporary)?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
+        let mut file = create_private(&temporary)?;
         file.write_all(&serde_json::to_vec(&stored)?)?;
         fs::rename(temporary, path)
     }
@@ -127,6 +122,16 @@ impl StoredSpecification {
             },
         }
     }
+}
+
+/// Creates a file that only its owner may read, because it holds secrets; replaces what is there.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    remove_if_present(path)?;
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Removes a file that may be absent.
