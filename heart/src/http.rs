@@ -3,6 +3,8 @@
 //! `GET /v1/heart/instances/{instance}/log?after=OFFSET&tail=LINES&follow=true`, for bearers of a
 //! token whose hash is configured. Offsets count bytes since the instance's first output.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +25,10 @@ use crate::shim::log::{self, Chunk};
 /// The most that one answer carries.
 const ANSWER_MAX_BYTES: usize = 256 * 1024;
 
-/// While a reader waits, output is looked for so often.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// While a reader waits, output is looked for after this pause, which doubles …
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// … up to this: an idle reader costs five looks a second.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Readers that wait for output at once; more are answered without waiting.
 const FOLLOWERS_MAX: usize = 256;
@@ -84,14 +88,13 @@ async fn instance_log(
             ),
         );
     }
-    let log_directory = directory.log();
     let permit = logs.followers.try_acquire().ok();
     let wait = if query.follow && permit.is_some() {
         Duration::from_secs(WATCH_SECONDS)
     } else {
         Duration::ZERO
     };
-    match read(&log_directory, &query, wait).await {
+    match read(directory.log(), &query, wait).await {
         Ok(chunk) => answer(chunk),
         Err(error) => problem(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -102,25 +105,36 @@ async fn instance_log(
     }
 }
 
-async fn read(
-    log_directory: &std::path::Path,
-    query: &LogQuery,
-    wait: Duration,
-) -> std::io::Result<Chunk> {
+async fn read(log_directory: PathBuf, query: &LogQuery, wait: Duration) -> io::Result<Chunk> {
     let after = match (query.after, query.tail) {
         (Some(after), _) => after,
-        (None, Some(lines)) => log::offset_of_last_lines(log_directory, lines)?,
+        (None, Some(lines)) => {
+            let directory = log_directory.clone();
+            blocking(move || log::offset_of_last_lines(&directory, lines)).await?
+        }
         (None, None) => 0,
     };
     let deadline = Instant::now() + wait;
-    let mut looks = tokio::time::interval(LOOK_EVERY);
+    let mut pause = FIRST_PAUSE;
     loop {
-        let chunk = log::read(log_directory, after, ANSWER_MAX_BYTES)?;
-        if !chunk.bytes.is_empty() || Instant::now() >= deadline {
+        let directory = log_directory.clone();
+        let chunk = blocking(move || log::read(&directory, after, ANSWER_MAX_BYTES)).await?;
+        let now = Instant::now();
+        if !chunk.bytes.is_empty() || now >= deadline {
             return Ok(chunk);
         }
-        looks.tick().await;
+        tokio::time::sleep_until(deadline.min(now + pause)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Reads files where that keeps nobody waiting.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(read)
+        .await
+        .map_err(io::Error::other)?
 }
 
 fn answer(chunk: Chunk) -> Response {
