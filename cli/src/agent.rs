@@ -40,6 +40,11 @@ impl Roles {
         }
     }
 
+    /// What ends all of them.
+    pub(crate) fn shutdown(&self) -> CancellationToken {
+        self.shutdown.clone()
+    }
+
     /// Watches a role that has been started.
     pub(crate) fn watch<E>(
         &mut self,

@@ -17,9 +17,10 @@ mod probe;
 use std::path::Path;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
-use crate::agent;
+use crate::agent::{self, Roles};
 use crate::args::{DeployArguments, DevArguments, GlobalArguments};
 use crate::connection::Connection;
 use crate::credentials::Logins;
@@ -42,7 +43,11 @@ enum Ending {
 /// Runs the cluster until a signal, or stops what an earlier one left running.
 pub(crate) fn run(arguments: &DevArguments, global: &GlobalArguments) -> Result<(), CommandError> {
     let output = Output::new(global.format);
-    let data = DataDirectory::lock(&arguments.data_dir)?;
+    let data = if arguments.stop {
+        DataDirectory::lock_existing(&arguments.data_dir)?
+    } else {
+        DataDirectory::lock(&arguments.data_dir)?
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -71,9 +76,19 @@ async fn foreground(
 ) -> Result<(), CommandError> {
     let mut signals = Signals::listen()?;
     let output = Output::new(global.format);
-    let mut node = tokio::select! {
-        node = RunningNode::start(arguments, data) => node?,
-        _ = signals.next() => return Ok(()),
+    let mut roles = Roles::new(CancellationToken::new());
+    let started = tokio::select! {
+        node = RunningNode::start(arguments, data, &mut roles) => node.map(Ok),
+        ending = signals.next() => Ok(Err(ending)),
+    };
+    let node = match started {
+        Ok(Ok(node)) => node,
+        // Applications of an earlier process may run, and a heart that has started may start others.
+        Ok(Err(ending)) => return end(ending, roles, data, output, &mut signals).await,
+        Err(error) => {
+            roles.abandon().await;
+            return Err(error);
+        }
     };
     log_in(&node)?;
     // Last, because whoever waits for this file expects everything else to be done.
@@ -92,13 +107,13 @@ async fn foreground(
         tokio::select! {
             result = work => result.map(|()| None),
             ending = signals.next() => Ok(Some(ending)),
-            failure = node.roles.failure() => Err(role_failed(&failure)),
+            failure = roles.failure() => Err(role_failed(&failure)),
         }
     };
     let outcome = match first {
         Ok(None) => tokio::select! {
             ending = signals.next() => Ok(ending),
-            failure = node.roles.failure() => Err(role_failed(&failure)),
+            failure = roles.failure() => Err(role_failed(&failure)),
         },
         Ok(Some(ending)) => Ok(ending),
         Err(error) => Err(error),
@@ -106,7 +121,7 @@ async fn foreground(
     match outcome {
         Ok(ending) => end(ending, node, data, output, &mut signals).await,
         Err(error) => {
-            node.roles.abandon().await;
+            roles.abandon().await;
             Err(error)
         }
     }
@@ -209,16 +224,28 @@ fn announce(addresses: &Addresses, data: &Path, output: Output) -> Result<(), Co
 
 async fn end(
     ending: Ending,
-    node: RunningNode,
+    roles: Roles,
+    data: &DataDirectory,
+    output: Output,
+    signals: &mut Signals,
+) -> Result<(), CommandError> {
+    let ended = roles
+        .stop()
+        .await
+        .map_err(|error| CommandError::new(code::FAILED, "end in order", format!("{error:#}")));
+    // Whatever a role did: nobody would stop the applications later.
+    end_applications(ending, data, output, signals)
+        .await
+        .and(ended)
+}
+
+async fn end_applications(
+    ending: Ending,
     data: &DataDirectory,
     output: Output,
     signals: &mut Signals,
 ) -> Result<(), CommandError> {
     let progress = Progress::new(output);
-    node.roles
-        .stop()
-        .await
-        .map_err(|error| CommandError::new(code::FAILED, "end in order", format!("{error:#}")))?;
     let running = applications::running(&data.role("heart"));
     if running.is_empty() {
         return Ok(());

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use common::application::{RUNTIME_SHELL, RUNTIME_STATIC};
 use common::digest::Digest;
@@ -22,12 +23,12 @@ use crate::error::{CommandError, chain, code};
 
 /// The version of the runtimes that `pm` itself brings.
 const RUNTIME_VERSION: &str = "1";
+/// How long requests under way may go on when the cluster ends; below what all roles get together.
+const ROUTER_DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// A node whose roles run.
 #[derive(Debug)]
 pub(crate) struct RunningNode {
-    /// The roles; the process ends when one of them does.
-    pub(crate) roles: Roles,
     /// Where it listens.
     pub(crate) addresses: Addresses,
     /// Lets the local `pm` in.
@@ -45,22 +46,23 @@ struct Start<'a> {
     program: PathBuf,
     client: Client,
     port: Port,
-    roles: Roles,
+    roles: &'a mut Roles,
     shutdown: CancellationToken,
 }
 
 impl RunningNode {
-    /// Starts all three roles, and returns when each of them runs.
+    /// Starts all three roles among `roles`, and returns when each of them runs.
     pub(crate) async fn start(
         arguments: &DevArguments,
         data: &DataDirectory,
+        roles: &mut Roles,
     ) -> Result<Self, CommandError> {
         let listener = ports::bind(arguments.api_port, "API", "--api-port")?;
         let router = ports::find(arguments.router_port, "router", "--router-port")?;
         let api = listener
             .local_addr()
             .map_err(|error| CommandError::file("read the address of the API", &error))?;
-        let shutdown = CancellationToken::new();
+        let shutdown = roles.shutdown();
         let secrets = data.secrets()?;
         let mut start = Start {
             arguments,
@@ -72,7 +74,7 @@ impl RunningNode {
             client: client(api, &secrets.node_token)?,
             secrets,
             port: Port::expecting(&["pacemaker", "heart", "router"]),
-            roles: Roles::new(shutdown.clone()),
+            roles,
             shutdown,
         };
         start.serve(listener)?;
@@ -84,7 +86,6 @@ impl RunningNode {
                 pid: std::process::id(),
             },
             administrator_token: start.secrets.administrator_token,
-            roles: start.roles,
         })
     }
 }
@@ -175,6 +176,7 @@ impl Start<'_> {
             .map(|token| Digest::of(token.as_bytes()).to_string())
             .to_vec();
         config.access_log = true;
+        config.drain_limit = ROUTER_DRAIN_LIMIT;
         let running = router::start(config, self.shutdown.clone())
             .await
             .map_err(|error| not_started("router", &error))?;
