@@ -119,7 +119,7 @@ async fn foreground(
         Err(error) => Err(error),
     };
     match outcome {
-        Ok(ending) => end(ending, node, data, output, &mut signals).await,
+        Ok(ending) => end(ending, roles, data, output, &mut signals).await,
         Err(error) => {
             roles.abandon().await;
             Err(error)
