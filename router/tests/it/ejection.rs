@@ -8,11 +8,13 @@ async fn a_backend_that_refuses_is_ejected_and_comes_back() {
     let first = Application::start("first").await;
     let second = Application::start("second").await;
     let world = World::start_with(|config| config.workers = 1).await;
-    let address = second.address;
     world
-        .publish(&[("one.test", route(&[(1, first.address), (2, address)]))])
+        .publish(&[(
+            "one.test",
+            route(&[(1, first.address), (2, second.address)]),
+        )])
         .await;
-    let address = second.stop().await;
+    let second = second.stop().await;
 
     for _ in 0..50 {
         assert_eq!(world.text("one.test").await, "first");
@@ -28,7 +30,7 @@ async fn a_backend_that_refuses_is_ejected_and_comes_back() {
         "the ejected backend is still asked"
     );
 
-    let second = Application::start_at("second", address).await;
+    let second = second.revive("second").await;
     eventually("it is admitted again", || {
         world.metric("pm_router_readmissions_total") == 1.0
     })
@@ -54,7 +56,7 @@ async fn when_all_are_ejected_all_are_tried() {
         assert_eq!(world.get("one.test", "/").await.status(), 502);
     }
 
-    let revived = Application::start_at("first", first).await;
+    let revived = first.revive("first").await;
     assert_eq!(
         world.text("one.test").await,
         "first",

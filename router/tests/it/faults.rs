@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::MissedTickBehavior;
 
 use crate::harness::backend::{Application, Script};
 use crate::harness::wire::Wire;
@@ -23,7 +24,7 @@ async fn a_backend_that_refuses_is_answered_for_by_another() {
     let alive = Application::start("alive").await;
     let world = World::start().await;
     world
-        .publish(&[("one.test", route(&[(1, gone), (2, alive.address)]))])
+        .publish(&[("one.test", route(&[(1, gone.address), (2, alive.address)]))])
         .await;
 
     for _ in 0..50 {
@@ -42,7 +43,9 @@ async fn a_backend_that_refuses_is_answered_for_by_another() {
 async fn an_application_that_refuses_everywhere_is_a_502() {
     let gone = Application::start("gone").await.stop().await;
     let world = World::start().await;
-    world.publish(&[("one.test", route(&[(1, gone)]))]).await;
+    world
+        .publish(&[("one.test", route(&[(1, gone.address)]))])
+        .await;
 
     let answer = world.get("one.test", "/").await;
     assert_eq!(answer.status(), 502);
@@ -195,7 +198,7 @@ async fn a_truncated_body_is_no_clean_end_for_an_http_1_0_client_either() {
 async fn an_upload_that_goes_on_may_take_longer_than_an_answer() {
     let application = Application::start("one").await;
     let world = World::start_with(|config| {
-        config.response_limit = Duration::from_millis(200);
+        config.response_limit = Duration::from_secs(2);
     })
     .await;
     world
@@ -205,7 +208,8 @@ async fn an_upload_that_goes_on_may_take_longer_than_an_answer() {
     wire.send("POST /collect HTTP/1.1\r\nhost: one.test\r\ncontent-length: 8\r\n\r\n")
         .await;
 
-    let mut pause = tokio::time::interval(Duration::from_millis(100));
+    let mut pause = tokio::time::interval(Duration::from_millis(400));
+    pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for _ in 0..8 {
         pause.tick().await;
         wire.send("x").await;
@@ -244,6 +248,7 @@ async fn a_backend_that_does_not_answer_in_time_is_a_504() {
     let answer = world.get("one.test", "/").await;
     assert_eq!(answer.status(), 504);
     assert_eq!(answer.headers()["x-pm-router-error"], "backend_timeout");
+    eventually("it was asked", || silent.connections() > 0).await;
     assert_eq!(silent.connections(), 1, "it was not asked again");
 }
 

@@ -117,6 +117,7 @@ pub(crate) fn config(directory: &TempDir, pacemaker: &str) -> Config {
     let mut config = Config::new(NodeId(1), directory.path().join("router"), client);
     config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     config.workers = 2;
+    config.connect_limit = PATIENCE;
     config.drain_limit = Duration::from_secs(5);
     config
 }

@@ -11,7 +11,7 @@ use crate::harness::{World, eventually, in_time, route};
 #[tokio::test]
 async fn a_head_that_trickles_is_cut_off_while_others_are_served() {
     let application = Application::start("one").await;
-    let world = World::start_with(|config| config.head_limit = Duration::from_secs(1)).await;
+    let world = World::start_with(|config| config.head_limit = Duration::from_secs(3)).await;
     world
         .publish(&[("one.test", route(&[(1, application.address)]))])
         .await;

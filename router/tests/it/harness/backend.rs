@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::IntoResponse as _;
 use axum::routing::{any, get};
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -18,17 +19,22 @@ pub(crate) struct Application {
     /// `/wait` answers when a permit is added.
     pub(crate) gate: Arc<Semaphore>,
     pub(crate) requests: Arc<AtomicUsize>,
+    reserved: Socket,
     server: tokio::task::JoinHandle<()>,
 }
 
 impl Application {
     pub(crate) async fn start(name: &'static str) -> Self {
-        Self::start_at(name, SocketAddr::from(([127, 0, 0, 1], 0))).await
+        let reserved = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        reserved.set_reuse_address(true).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        reserved.bind(&any.into()).unwrap();
+        Self::start_at(name, reserved).await
     }
 
-    pub(crate) async fn start_at(name: &'static str, address: SocketAddr) -> Self {
+    async fn start_at(name: &'static str, reserved: Socket) -> Self {
+        let address = reserved.local_addr().unwrap().as_socket().unwrap();
         let listener = TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap();
         let gate = Arc::new(Semaphore::new(0));
         let requests = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&requests);
@@ -63,6 +69,7 @@ impl Application {
             address,
             gate,
             requests,
+            reserved,
             server,
         }
     }
@@ -75,15 +82,29 @@ impl Application {
         self.gate.add_permits(1);
     }
 
-    /// Stops listening; the address is free when this returns.
-    pub(crate) async fn stop(self) -> SocketAddr {
+    /// Stops listening; the address refuses when this returns.
+    pub(crate) async fn stop(self) -> Gone {
         let address = self.address;
         self.server.abort();
         super::eventually("the listener is gone", || {
             std::net::TcpStream::connect(address).is_err()
         })
         .await;
-        address
+        let reserved = self.reserved.try_clone().unwrap();
+        Gone { address, reserved }
+    }
+}
+
+/// An application that has ended. Its port stays its own: a test beside this one gets another.
+pub(crate) struct Gone {
+    pub(crate) address: SocketAddr,
+    reserved: Socket,
+}
+
+impl Gone {
+    /// Starts an application at the same address.
+    pub(crate) async fn revive(self, name: &'static str) -> Application {
+        Application::start_at(name, self.reserved).await
     }
 }
 
