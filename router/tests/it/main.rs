@@ -1,6 +1,8 @@
 //! The router against real sockets: backends, clients and a pacemaker of the tests' own.
 
 #[cfg(test)]
+mod descriptors;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod ejection;
