@@ -9,6 +9,7 @@ pub(crate) mod telemetry;
 
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -129,6 +130,18 @@ pub(crate) fn die_on_panic() {
     }));
 }
 
+/// Raises the limit on open files as far as this process may.
+///
+/// The usual soft limit of 1024 is for programs that use `select`; a router has two files for each
+/// request. Shims and applications inherit the raised limit.
+pub(crate) fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
+}
+
 /// Ends the process at once.
 #[expect(
     clippy::exit,
@@ -151,6 +164,14 @@ mod tests {
         let failure = roles.failure().await;
 
         assert_eq!(format!("{failure:#}"), "the heart failed: the disk is gone");
+    }
+
+    #[test]
+    fn as_many_files_may_be_open_as_the_system_allows() {
+        raise_file_limit();
+
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        assert_eq!(soft, hard);
     }
 
     #[tokio::test]

@@ -12,8 +12,8 @@ use common::id::{
 
 /// Exit codes, said once for `pm --help`.
 const AFTER_HELP: &str = "\
-Results go to stdout, progress to stderr. With --format json stdout has one JSON value and no progress
-is shown; an error is one JSON object on stderr.
+Results go to stdout, progress to stderr. With --format json stdout has one JSON value (`pm dev` and
+`pm logs` have several, see their help) and no progress is shown; an error is one JSON object on stderr.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted while following work that goes on.";
 
 /// Paasmaker: deploys applications and serves them.
@@ -119,7 +119,10 @@ pub(crate) enum Verb {
 #[command(after_long_help = "\
 Ctrl-C ends the cluster and stops the applications. When it is ended any other way (SIGTERM, a crash, kill -9)
 the applications go on running, and `pm dev` in the same directory takes them over again; `pm dev --stop`
-stops them.")]
+stops them.
+With --format json stdout has one object with the addresses once the cluster runs and, with --deploy, a second
+one with what was deployed.
+The limit on open files is raised as far as the system allows; applications inherit it.")]
 pub(crate) struct DevArguments {
     /// Deploy this directory once the cluster runs, and print where it answers.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -283,6 +286,8 @@ impl std::str::FromStr for Quantity {
 
 /// Arguments of `pm logs`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+With --format json each line is one object on a line of its own: {\"instance\": N, \"type\": TYPE, \"line\": TEXT}.")]
 pub(crate) struct LogsArguments {
     /// The application.
     pub(crate) application: ApplicationName,

@@ -63,6 +63,7 @@ pub(crate) fn run(arguments: &DevArguments, global: &GlobalArguments) -> Result<
     agent::telemetry::start(&data.path().join("pm.log"), level)
         .map_err(|error| CommandError::file("open the log of the roles", &error))?;
     agent::die_on_panic();
+    agent::raise_file_limit();
     let result = runtime.block_on(foreground(arguments, global, &data));
     // A task that hangs must not keep the process: what matters is on disk.
     runtime.shutdown_background();
@@ -82,7 +83,10 @@ async fn foreground(
         ending = signals.next() => Ok(Err(ending)),
     };
     let node = match started {
-        Ok(Ok(node)) => node,
+        Ok(Ok(node)) => {
+            agent::telemetry::has_started();
+            node
+        }
         // Applications of an earlier process may run, and a heart that has started may start others.
         Ok(Err(ending)) => return end(ending, roles, data, output, &mut signals).await,
         Err(error) => {
@@ -90,7 +94,10 @@ async fn foreground(
             return Err(error);
         }
     };
-    log_in(&node)?;
+    if let Err(error) = log_in(&node) {
+        // The cluster is of use without it: PM_URL and PM_TOKEN say the same.
+        write_stderr(error.human().trim_end());
+    }
     // Last, because whoever waits for this file expects everything else to be done.
     data.keep_addresses(&node.addresses)?;
     announce(&node.addresses, data.path(), output)?;
@@ -105,8 +112,10 @@ async fn foreground(
         let router = node.addresses.router.clone();
         let work = first_deployment(arguments, &connection, &router);
         tokio::select! {
-            result = work => result.map(|()| None),
+            // Following a deployment ends at Ctrl-C too; here that means the whole cluster.
+            biased;
             ending = signals.next() => Ok(Some(ending)),
+            result = work => result.map(|()| None),
             failure = roles.failure() => Err(role_failed(&failure)),
         }
     };
@@ -143,27 +152,26 @@ async fn first_deployment(
         no_promote: false,
         detach: false,
     };
-    match deploy(connection, &request).await {
-        Ok(deployed) => {
-            // A worker has no URL; everything else is asked once, as a browser would.
-            let status = match deployed.urls.first() {
-                Some(url) => Some(probe::ask(router, url).await?),
-                None => None,
-            };
-            output.result(&deployed, |deployed| answers(deployed, status))
-        }
+    let answered = async {
+        let deployed = deploy(connection, &request).await?;
+        // A worker has no URL; everything else is asked once, as a browser would.
+        let status = match deployed.urls.first() {
+            Some(url) => Some(probe::ask(router, url).await?),
+            None => None,
+        };
+        Ok::<_, CommandError>((deployed, status))
+    };
+    match answered.await {
+        Ok((deployed, status)) => output.result(&deployed, |deployed| answers(deployed, status)),
         Err(error) => {
-            write_stderr(
-                if output.is_json() {
-                    error.json()
-                } else {
-                    error.human()
-                }
-                .trim_end(),
-            );
-            connection
-                .progress
-                .line("The cluster goes on; mend it and `pm deploy` again.");
+            let text = if output.is_json() {
+                error.json()
+            } else {
+                error.human()
+            };
+            write_stderr(text.trim_end());
+            let next = "The cluster goes on; mend it and `pm deploy` again.";
+            connection.progress.line(next);
             Ok(())
         }
     }

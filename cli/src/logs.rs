@@ -10,12 +10,13 @@ use bytes::Bytes;
 use common::api::ApplicationView;
 use common::id::{InstanceId, InstanceTypeName};
 use pacemaker_client::{Client, LogPosition};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::args::LogsArguments;
 use crate::connection::Connection;
 use crate::error::{CommandError, code};
+use crate::progress::write_stderr;
 
 /// Chunks that wait to be printed; a slow terminal slows the readers down.
 const CHUNKS_WAITING: usize = 16;
@@ -42,11 +43,7 @@ pub(crate) async fn run(
         return Err(nothing_to_read(&view, arguments));
     }
     if !arguments.follow {
-        let prefixed = sources.len() > 1;
-        for source in sources {
-            print_whole(connection, &source, arguments.lines, prefixed).await?;
-        }
-        return Ok(());
+        return print_all(connection, &sources, arguments.lines).await;
     }
     tokio::select! {
         result = follow(connection, arguments, view) => result,
@@ -98,25 +95,60 @@ fn sources(view: &ApplicationView, arguments: &LogsArguments) -> Vec<Source> {
         .collect()
 }
 
+/// Prints what there is of each log; one that cannot be read now does not hide the others.
+async fn print_all(
+    connection: &Connection,
+    sources: &[Source],
+    lines: u32,
+) -> Result<(), CommandError> {
+    let prefixed = sources.len() > 1;
+    let mut unreadable = Vec::new();
+    for source in sources {
+        let doing = format!("read the log of instance {}", source.instance);
+        match print_whole(connection, source, lines, prefixed).await? {
+            Ok(()) => {}
+            Err(error) if error.is_unreachable() => return Err(connection.failed(doing)(error)),
+            Err(error) => unreadable.push(connection.failed(doing)(error)),
+        }
+    }
+    if unreadable.len() == sources.len()
+        && let Some(first) = unreadable.first()
+    {
+        return Err(first.clone());
+    }
+    for error in unreadable {
+        write_stderr(&format!("note: could not {}: {}", error.doing, error.why));
+    }
+    Ok(())
+}
+
+/// The inner error is that of the cluster, the outer one that of the terminal.
 async fn print_whole(
     connection: &Connection,
     source: &Source,
     lines: u32,
     prefixed: bool,
-) -> Result<(), CommandError> {
+) -> Result<Result<(), pacemaker_client::Error>, CommandError> {
     let mut printer = Printer::new(source.clone());
     let mut position = LogPosition::LastLines(lines);
     loop {
-        let chunk = connection
+        let chunk = match connection
             .client
             .instance_log(source.instance, position, false)
             .await
-            .map_err(connection.failed(format!("read the log of instance {}", source.instance)))?;
+        {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                printer.finish(connection, prefixed)?;
+                return Ok(Err(error));
+            }
+        };
         let is_over = chunk.bytes.is_empty() || chunk.is_end;
         printer.push(connection, &chunk.bytes, prefixed)?;
         position = LogPosition::After(chunk.next_offset);
         if is_over {
-            return printer.finish(connection, prefixed);
+            printer.finish(connection, prefixed)?;
+            return Ok(Ok(()));
         }
     }
 }
@@ -130,13 +162,21 @@ async fn follow(
     let mut readers = JoinSet::new();
     let mut printers: Vec<Printer> = Vec::new();
     let mut known = BTreeSet::new();
+    let listed = watch::Sender::new(BTreeSet::new());
     let mut interval = tokio::time::interval(LOOK_INTERVAL);
     let mut position = LogPosition::LastLines(arguments.lines);
     loop {
-        for source in sources(&view, arguments) {
+        let sources = sources(&view, arguments);
+        listed.send_replace(sources.iter().map(|source| source.instance).collect());
+        for source in sources {
             if known.insert(source.instance) {
-                let client = connection.client.clone();
-                readers.spawn(read(client, source.instance, position, sender.clone()));
+                let (client, instance) = (connection.client.clone(), source.instance);
+                let (chunks, listed) = (sender.clone(), listed.subscribe());
+                readers.spawn(async move {
+                    read(client, instance, position, &chunks, &listed).await;
+                    // Who prints ends before the readers only when the whole command does.
+                    chunks.send((instance, None)).await.unwrap_or_default();
+                });
                 printers.push(Printer::new(source));
             }
         }
@@ -147,13 +187,23 @@ async fn follow(
                 Some((instance, bytes)) = chunks.recv() => {
                     let prefixed = printers.len() > 1;
                     if let Some(printer) = printers.iter_mut().find(|printer| printer.source.instance == instance) {
-                        printer.push(connection, &bytes, prefixed)?;
+                        match bytes {
+                            Some(bytes) => printer.push(connection, &bytes, prefixed)?,
+                            None => printer.finish(connection, prefixed)?,
+                        }
+                    }
+                    if connection.output.is_abandoned() {
+                        return Ok(());
                     }
                 }
                 _ = interval.tick() => break,
             }
         }
         while readers.try_join_next().is_some() {}
+        // The reader has seen enough (`pm logs APP --follow | head -1`).
+        if connection.output.is_abandoned() {
+            return Ok(());
+        }
         match connection.client.application(view.id).await {
             Ok(newer) => view = newer,
             // The instances go on without the pacemaker; so does this.
@@ -168,13 +218,16 @@ async fn read(
     client: Client,
     instance: InstanceId,
     mut position: LogPosition,
-    chunks: mpsc::Sender<(InstanceId, Bytes)>,
+    chunks: &mpsc::Sender<(InstanceId, Option<Bytes>)>,
+    listed: &watch::Receiver<BTreeSet<InstanceId>>,
 ) {
     loop {
         match client.instance_log(instance, position, true).await {
             Ok(chunk) => {
                 position = LogPosition::After(chunk.next_offset);
-                if !chunk.bytes.is_empty() && chunks.send((instance, chunk.bytes)).await.is_err() {
+                if !chunk.bytes.is_empty()
+                    && chunks.send((instance, Some(chunk.bytes))).await.is_err()
+                {
                     return;
                 }
                 if chunk.is_end {
@@ -182,6 +235,8 @@ async fn read(
                 }
             }
             Err(error) if error.is_unreachable() => pause().await,
+            // It is being laid out, or its node is away: its log will come.
+            Err(_) if listed.borrow().contains(&instance) => pause().await,
             Err(_) => return,
         }
     }
@@ -225,7 +280,7 @@ impl Printer {
         self.print(connection, &whole, prefixed)
     }
 
-    fn finish(mut self, connection: &Connection, prefixed: bool) -> Result<(), CommandError> {
+    fn finish(&mut self, connection: &Connection, prefixed: bool) -> Result<(), CommandError> {
         let rest = std::mem::take(&mut self.partial);
         if rest.is_empty() {
             return Ok(());

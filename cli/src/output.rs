@@ -3,11 +3,13 @@
 //! Owns the format; never writes progress (see `progress`) or errors (see `error`).
 
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use common::time::Timestamp;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 use crate::args::Format;
@@ -46,6 +48,17 @@ impl Output {
             text.push('\n');
         }
         self.bytes(text.as_bytes())
+    }
+
+    /// True when nobody reads stdout any more, as after `head -1`; seen without writing.
+    pub(crate) fn is_abandoned(self) -> bool {
+        let stdout = std::io::stdout();
+        let mut asked = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        poll(&mut asked, PollTimeout::ZERO).is_ok_and(|_| {
+            asked[0]
+                .revents()
+                .is_some_and(|events| events.contains(PollFlags::POLLERR))
+        })
     }
 
     /// Prints bytes as they are, such as lines of a log.

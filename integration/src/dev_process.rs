@@ -195,8 +195,16 @@ impl DevProcess {
     /// # Errors
     /// When it does not run, or does not end.
     pub async fn end_by(&mut self, signal: Signal) -> Result<Option<i32>> {
+        send(self.pid()?, signal)?;
+        self.ended().await
+    }
+
+    /// Waits for the end of the process, which somebody else causes; gives the exit code.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end.
+    pub async fn ended(&mut self) -> Result<Option<i32>> {
         let mut child = self.child.take().context("pm dev runs")?;
-        send(child.id().context("pm dev runs")?, signal)?;
         let status = tokio::time::timeout(crate::patience(), child.wait())
             .await
             .context("pm dev does not end")?

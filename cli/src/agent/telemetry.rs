@@ -6,10 +6,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt as _, Targets, dynamic_filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -37,13 +39,31 @@ pub(crate) fn start(path: &Path, stderr_level: LevelFilter) -> io::Result<()> {
         .with_filter(
             Targets::new()
                 .with_default(stderr_level)
-                .with_target("openraft", stderr_level.min(LevelFilter::WARN)),
+                .with_target("openraft", stderr_level.min(LevelFilter::WARN))
+                .and(dynamic_filter_fn(|metadata, _| is_worth_showing(metadata))),
         );
     tracing_subscriber::registry()
         .with(to_file)
         .with(to_stderr)
         .try_init()
         .map_err(io::Error::other)
+}
+
+/// Warnings that the pacemaker does not answer, which it cannot while it reads its log.
+const EXPECTED_AT_START: [&str; 3] = ["heart::report", "router::report", "router::table"];
+
+/// Set once the pacemaker has answered; a start that never gets there fails with its own error.
+static HAS_STARTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on a silent pacemaker is worth a warning.
+pub(crate) fn has_started() {
+    HAS_STARTED.store(true, Ordering::Relaxed);
+}
+
+fn is_worth_showing(metadata: &Metadata<'_>) -> bool {
+    HAS_STARTED.load(Ordering::Relaxed)
+        || *metadata.level() != Level::WARN
+        || !EXPECTED_AT_START.contains(&metadata.target())
 }
 
 /// A file that is put aside under the name `….1` when it is full.

@@ -3,48 +3,25 @@
 //! Used when a `pm dev` has ended: to say what goes on running, and to stop it. Knows only what the
 //! heart's shims leave on disk; never touches a process that those records do not name.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use heart::shim::{ProcessRecord, request_stop};
 
 use crate::error::CommandError;
 
-/// How deep records lie below the heart's directory; deeper are the applications' own files.
-const RECORD_DEPTH_MAX: usize = 4;
 /// Time between two looks at processes that have been asked to end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The records of the runs that have a living shim.
+///
+/// Only those in the platform's own directories: an application may write anything into its own.
 pub(crate) fn running(heart: &Path) -> Vec<ProcessRecord> {
-    let mut records = Vec::new();
-    collect(heart, 0, &mut records);
-    records
-}
-
-fn collect(directory: &Path, depth: usize, records: &mut Vec<ProcessRecord>) {
-    if let Ok(Some(record)) = ProcessRecord::read(directory)
-        && record.shim.is_alive()
-    {
-        records.push(record);
-        return;
-    }
-    if depth == RECORD_DEPTH_MAX {
-        return;
-    }
-    // A directory that vanishes meanwhile has nothing running in it.
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return;
-    };
-    let directories = entries
-        .filter_map(Result::ok)
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.path());
-    let mut directories: Vec<PathBuf> = directories.collect();
-    directories.sort();
-    for directory in directories {
-        collect(&directory, depth + 1, records);
-    }
+    heart::run_directories(heart)
+        .iter()
+        .filter_map(|directory| ProcessRecord::read(directory).ok().flatten())
+        .filter(|record| record.shim.is_alive())
+        .collect()
 }
 
 /// Asks all of them to stop and waits until they have; their grace bounds the wait.
@@ -65,4 +42,38 @@ pub(crate) async fn stop(records: &[ProcessRecord]) -> Result<(), CommandError> 
         interval.tick().await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use heart::shim::ProcessIdentity;
+
+    use super::*;
+
+    #[test]
+    fn a_record_in_an_applications_own_directory_names_nobody() {
+        let heart = tempfile::tempdir().unwrap();
+        let own = ProcessIdentity::of(std::process::id()).unwrap();
+        let record = ProcessRecord {
+            shim: own.clone(),
+            application: own,
+            output_pipe: 0,
+        };
+        let leave = |path: &str| {
+            let directory = heart.path().join(path);
+            fs::create_dir_all(&directory).unwrap();
+            let text = serde_json::to_vec(&record).unwrap();
+            fs::write(directory.join("process.json"), text).unwrap();
+        };
+
+        leave("instances/1/code");
+        leave("instances/1/code/run");
+        leave("builds/2/code");
+        assert_eq!(running(heart.path()), []);
+
+        leave("instances/1/run");
+        assert_eq!(running(heart.path()), [record.clone()]);
+    }
 }

@@ -12,6 +12,7 @@ use common::node::{NodeDescription, Role};
 use common::time::Span;
 use pacemaker_client::Client;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Roles;
@@ -25,6 +26,11 @@ use crate::error::{CommandError, chain, code};
 const RUNTIME_VERSION: &str = "1";
 /// How long requests under way may go on when the cluster ends; below what all roles get together.
 const ROUTER_DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the pacemaker may take to lead; it reads its log and elects itself.
+const REGISTER_LIMIT: Duration = Duration::from_secs(30);
+/// Time between two attempts.
+const REGISTER_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A node whose roles run.
 #[derive(Debug)]
@@ -203,10 +209,19 @@ impl Start<'_> {
                 .into(),
         };
         let url = format!("http://{}", self.api);
-        self.client
-            .register_node(&description)
-            .await
-            .map_err(|error| CommandError::api("register this node", &url, &error))
+        let deadline = Instant::now() + REGISTER_LIMIT;
+        let mut interval = tokio::time::interval(REGISTER_INTERVAL);
+        loop {
+            interval.tick().await;
+            match self.client.register_node(&description).await {
+                Ok(node) => return Ok(node),
+                // It is electing itself.
+                Err(error) if error.is_unreachable() && Instant::now() < deadline => {}
+                Err(error) => {
+                    return Err(CommandError::api("register this node", &url, &error));
+                }
+            }
+        }
     }
 }
 

@@ -58,6 +58,27 @@ async fn dev_deploys_a_directory_at_its_start() -> Result<()> {
 }
 
 #[tokio::test]
+async fn dev_goes_on_when_its_first_deployment_fails() -> Result<()> {
+    let application = TestApp::command("stillborn", "false %(port)d")?;
+    let options = DevOptions {
+        deploy: Some(application.path().to_owned()),
+        ..DevOptions::default()
+    };
+    let dev = DevProcess::start_with(options).await?;
+
+    eventually("pm dev says that it goes on", || async {
+        let said = std::fs::read_to_string(dev.directory().join("pm.err")).ok()?;
+        said.contains("The cluster goes on").then_some(())
+    })
+    .await?;
+
+    deploy(&dev, &TestApp::site("stillborn", "mended")?).await?;
+    assert_eq!(body(&dev, "stillborn").await?, "mended");
+    dev.passed();
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_version_that_is_not_promoted_waits_beside_the_current_one() -> Result<()> {
     let dev = DevProcess::start().await?;
     let application = TestApp::site("hello", "one")?;

@@ -13,6 +13,8 @@ mod deploy;
 #[cfg(test)]
 mod failures;
 #[cfg(test)]
+mod full_disk;
+#[cfg(test)]
 mod kinds;
 #[cfg(test)]
 mod leaks;
