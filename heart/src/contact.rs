@@ -3,7 +3,7 @@
 //! Moments are those at which a request was *sent*: the pacemaker cannot have received it earlier, so
 //! its own count of the node's TTL began later than ours, and ours ends first.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::id::NodeId;
 use common::time::Span;
@@ -31,9 +31,19 @@ pub(crate) struct Talking {
 /// What the tasks that talk to pacemakers tell the loop.
 #[derive(Debug, Default)]
 pub(crate) struct Contact {
-    heard: Mutex<Heard>,
+    known: Mutex<Known>,
+    /// Wakes the loop when something is heard while the fence is not open.
+    pub(crate) heard_again: Notify,
     /// Asks for the assignment anew, without waiting for a newer one.
     pub(crate) confirm: Notify,
+}
+
+/// Under one lock, so that what is heard just after a judgement is not missed.
+#[derive(Debug, Default)]
+struct Known {
+    heard: Heard,
+    /// The fence as it was judged last.
+    fence: Fence,
 }
 
 /// When a pacemaker was heard.
@@ -58,11 +68,27 @@ impl Contact {
 
     /// What has been heard so far.
     pub(crate) fn heard(&self) -> Heard {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known().heard
+    }
+
+    /// The fence at `now`, by this rule.
+    pub(crate) fn judge(&self, rule: &mut FenceRule, now: Moment) -> Fence {
+        let mut known = self.known();
+        known.fence = rule.judge(known.heard, now);
+        known.fence
     }
 
     fn change(&self, change: impl FnOnce(&mut Heard)) {
-        change(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut known = self.known();
+        change(&mut known.heard);
+        if known.fence != Fence::Open {
+            self.heard_again.notify_one();
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // The lock guards single assignments; a panic elsewhere leaves them whole.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -162,5 +188,29 @@ mod tests {
 
         assert_eq!(rule.judge(Heard::default(), Moment(u64::MAX)), Fence::Open);
         assert_eq!(rule.deadline(Heard::default()), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_heard_wakes_the_loop_only_while_the_fence_is_not_open() {
+        let contact = Contact::default();
+        let mut rule = FenceRule::new(Some(Span(3000)));
+        let is_woken = async || {
+            let woken = contact.heard_again.notified();
+            tokio::time::timeout(std::time::Duration::ZERO, woken)
+                .await
+                .is_ok()
+        };
+
+        assert_eq!(contact.judge(&mut rule, Moment(4000)), Fence::Closed);
+        contact.note_acknowledged(Moment(4100));
+        assert!(is_woken().await);
+
+        assert_eq!(contact.judge(&mut rule, Moment(4200)), Fence::Unconfirmed);
+        contact.note_confirmed(Moment(4300));
+        assert!(is_woken().await);
+
+        assert_eq!(contact.judge(&mut rule, Moment(4400)), Fence::Open);
+        contact.note_acknowledged(Moment(4500));
+        assert!(!is_woken().await);
     }
 }

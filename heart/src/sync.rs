@@ -72,6 +72,7 @@ impl Sync {
     /// Runs until the heart is shut down; processes go on.
     pub(crate) async fn run(mut self) {
         let shutdown = self.executor.shutdown.clone();
+        let contact = Arc::clone(&self.contact);
         self.take_assignment();
         self.housekeeping.plan(self.clock.now());
         loop {
@@ -85,6 +86,7 @@ impl Sync {
                     }
                     self.take_assignment();
                 }
+                () = contact.heard_again.notified() => {}
                 Some(event) = self.events.recv() => self.take_events(event),
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -157,7 +159,7 @@ impl Sync {
     fn tick(&mut self) {
         let now = self.clock.now();
         self.local.settle(now);
-        let fence = self.fence.judge(self.contact.heard(), now);
+        let fence = self.contact.judge(&mut self.fence, now);
         if fence != self.local.fence {
             tracing::info!(?fence, "exclusive instances");
             self.local.fence = fence;
