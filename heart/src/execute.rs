@@ -31,7 +31,7 @@ use crate::runs::Runs;
 use crate::shim::ProcessRecord;
 
 pub(crate) use launch::Launch;
-pub(crate) use supervise::Supervision;
+pub(crate) use supervise::{Assignments, Supervision};
 
 /// Trees copied at once: the disk is the limit, and more at once only wait for each other.
 const COPIES_AT_ONCE: usize = 4;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use common::assignment::Assignment;
 use common::id::{Generation, NodeId};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::contact::Talking;
 use crate::crash_point::CrashPoint;
@@ -23,6 +24,19 @@ use crate::shim::create_private;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// … up to this: a pacemaker that is back is heard within a second.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The pause before an assignment that the disk did not take is stored again; each is twice the
+/// last …
+const FIRST_STORE_PAUSE: Duration = Duration::from_millis(500);
+/// … up to this: a full disk is looked at now and then.
+const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
+
+/// When the newest assignment, which the disk has not taken, is stored again.
+#[derive(Clone, Copy, Debug)]
+struct Unstored {
+    again_at: Instant,
+    pause: Duration,
+}
 
 /// Follows the assignment until the heart shuts down.
 #[derive(Debug)]
@@ -38,6 +52,7 @@ impl Follower {
         let mut pause = FIRST_PAUSE;
         // The first question is answered at once: it confirms what is held.
         let mut is_confirmed = false;
+        let mut unstored = None;
         loop {
             let after = if is_confirmed {
                 self.held()
@@ -51,12 +66,16 @@ impl Follower {
                     is_confirmed = false;
                     continue;
                 }
+                () = due(unstored) => {
+                    self.store_newest(&mut unstored).await;
+                    continue;
+                }
                 answer = self.talking.client.watch_assignment(self.talking.node, after) => answer,
             };
             match answer {
                 Ok(assignment) => {
                     if let Some(assignment) = assignment {
-                        self.take(assignment).await;
+                        self.take(assignment, &mut unstored).await;
                     }
                     self.talking.contact.note_confirmed(sent);
                     is_confirmed = true;
@@ -86,7 +105,7 @@ impl Follower {
             .map_or(Generation(0), |held| held.generation)
     }
 
-    async fn take(&self, assignment: Assignment) {
+    async fn take(&self, assignment: Assignment, unstored: &mut Option<Unstored>) {
         if !is_obeyed(
             &assignment,
             self.talking.node,
@@ -94,18 +113,49 @@ impl Follower {
         ) {
             return;
         }
-        let path = self.talking.directories.assignment();
         let assignment = Arc::new(assignment);
-        let stored = Arc::clone(&assignment);
+        // It is obeyed all the same: a full disk must not keep an application from being stopped.
+        self.keep(&assignment, unstored).await;
+        self.talking.crash.at(CrashPoint::AfterAssignment);
+        self.newest.send_replace(Some(assignment));
+    }
+
+    async fn store_newest(&self, unstored: &mut Option<Unstored>) {
+        let newest = self.newest.borrow().clone();
+        if let Some(newest) = newest {
+            self.keep(&newest, unstored).await;
+        }
+    }
+
+    /// Writes an assignment to disk, and notes when to try again if that fails: a heart that starts
+    /// with an older one would remove what only this one has.
+    async fn keep(&self, assignment: &Arc<Assignment>, unstored: &mut Option<Unstored>) {
+        let path = self.talking.directories.assignment();
+        let stored = Arc::clone(assignment);
         let written = tokio::task::spawn_blocking(move || store(&path, &stored))
             .await
             .unwrap_or_else(|error| Err(io::Error::other(error)));
-        if let Err(error) = written {
-            // It is obeyed all the same: a full disk must not keep an application from being stopped.
-            tracing::error!(%error, "keeping the assignment on disk");
-        }
-        self.talking.crash.at(CrashPoint::AfterAssignment);
-        self.newest.send_replace(Some(assignment));
+        *unstored = match written {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::error!(%error, "keeping the assignment on disk");
+                let pause = unstored.map_or(FIRST_STORE_PAUSE, |unstored| {
+                    (unstored.pause * 2).min(LONGEST_STORE_PAUSE)
+                });
+                Some(Unstored {
+                    again_at: Instant::now() + pause,
+                    pause,
+                })
+            }
+        };
+    }
+}
+
+/// Resolves when it is time to store again; never when nothing waits for it.
+async fn due(unstored: Option<Unstored>) {
+    match unstored {
+        Some(unstored) => tokio::time::sleep_until(unstored.again_at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -19,10 +19,9 @@ use crate::config::{self, Config};
 use crate::contact::{Contact, FenceRule, Talking};
 use crate::crash_point::Crash;
 use crate::directories::Directories;
-use crate::execute::{Executor, Supervision};
+use crate::execute::{Assignments, Executor, Supervision};
 use crate::fetch::Packages;
 use crate::follow::{self, Follower};
-use crate::health::StartCheck;
 use crate::http;
 use crate::local::journal::{self, Journal};
 use crate::local::{Condition, Local};
@@ -116,10 +115,10 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         Arc::clone(&metrics),
         ending.clone(),
     );
-    supervise_adopted(&executor, &found.local, found.assignment.as_ref());
     // The first report already tells of everything: an empty one would say that all is gone.
     let (publish, snapshot) = watch::channel(Snapshot::of(found.assignment.as_ref(), &found.local));
     let (newest, assignments) = watch::channel(found.assignment.map(Arc::new));
+    supervise_adopted(&executor, &found.local, &assignments);
     let talking = Talking {
         node: config.node,
         client: config.client.clone(),
@@ -264,25 +263,27 @@ fn look(config: &Config, ending: CancellationToken) -> Result<Found, Error> {
 }
 
 /// Watches over the processes that were adopted.
-fn supervise_adopted(executor: &Executor, local: &Local, assignment: Option<&Assignment>) {
+fn supervise_adopted(executor: &Executor, local: &Local, assignments: &Assignments) {
     for (id, held) in &local.instances {
-        let check = match &held.condition {
-            Condition::Starting(_) => assignment
-                .and_then(|held| held.instances.iter().find(|one| one.id == *id))
-                .map(|assigned| StartCheck::of(assigned, held.entry.port)),
+        let Some(process) = held.condition.process() else {
+            continue;
+        };
+        let supervision = Supervision {
+            instance: *id,
+            run: held.entry.runs,
+            process: process.clone(),
+            check: None,
+            log_start: 0,
+        };
+        match &held.condition {
+            Condition::Starting(_) => {
+                let port = held.entry.port;
+                executor.supervise_once_assigned(supervision, port, assignments.clone());
+            }
             Condition::Idle
             | Condition::Running { .. }
             | Condition::Failing { .. }
-            | Condition::Stopping { .. } => None,
-        };
-        if let Some(process) = held.condition.process() {
-            executor.supervise(Supervision {
-                instance: *id,
-                run: held.entry.runs,
-                process: process.clone(),
-                check,
-                log_start: 0,
-            });
+            | Condition::Stopping { .. } => executor.supervise(supervision),
         }
     }
 }

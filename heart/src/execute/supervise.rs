@@ -1,10 +1,14 @@
 //! Watches over one process: the start check, then its end.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use common::assignment::Assignment;
 use common::id::InstanceId;
 use common::instance::{Failure, FailureCode};
+
+use tokio::sync::watch;
 
 use super::Executor;
 use crate::failure::failure;
@@ -18,6 +22,9 @@ const KILL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Tries, each of up to ten seconds: records that are broken stay so, and the instance is wanted.
 const KILL_TRIES: usize = 30;
+
+/// The newest assignment; none before a pacemaker was heard or one was read from disk.
+pub(crate) type Assignments = watch::Receiver<Option<Arc<Assignment>>>;
 
 /// One run that is watched.
 #[derive(Debug)]
@@ -40,11 +47,52 @@ impl Executor {
         let executor = self.clone();
         self.spawn(async move { supervision.watch(&executor).await });
     }
+
+    /// Watches over one that has not passed its start check: what that is, an assignment says, and
+    /// there may be none yet.
+    pub(crate) fn supervise_once_assigned(
+        &self,
+        mut supervision: Supervision,
+        port: Option<u16>,
+        mut assignments: Assignments,
+    ) {
+        let executor = self.clone();
+        self.spawn(async move {
+            let instance = supervision.instance;
+            let check = tokio::select! {
+                biased;
+                check = check_of(instance, port, &mut assignments) => check,
+                () = supervision.watch(&executor) => return,
+            };
+            supervision.check = check;
+            supervision.watch(&executor).await;
+        });
+    }
+}
+
+/// The start check of an instance, as soon as it is assigned; none when the heart ends before.
+async fn check_of(
+    instance: InstanceId,
+    port: Option<u16>,
+    assignments: &mut Assignments,
+) -> Option<StartCheck> {
+    let of = |assignment: &Option<Arc<Assignment>>| {
+        let mut instances = assignment
+            .iter()
+            .flat_map(|assignment| &assignment.instances);
+        instances
+            .find(|assigned| assigned.id == instance)
+            .map(|assigned| StartCheck::of(assigned, port))
+    };
+    let found = assignments
+        .wait_for(|assignment| of(assignment).is_some())
+        .await;
+    found.ok().and_then(|assignment| of(&assignment))
 }
 
 impl Supervision {
     /// Tells of the check and of the end; stops watching when the heart shuts down.
-    pub(crate) async fn watch(self, executor: &Executor) {
+    pub(crate) async fn watch(&self, executor: &Executor) {
         tokio::select! {
             () = self.watch_to_the_end(executor) => {}
             () = executor.shutdown.cancelled() => {}

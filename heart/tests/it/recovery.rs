@@ -221,6 +221,49 @@ async fn a_heart_that_dies_at_any_step_ends_with_exactly_one_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_heart_without_assignment_keeps_its_processes_until_it_hears_one() {
+    let mut node = Node::started().await;
+    let command = "exec sleep 1000";
+    let workers = [node.worker(1, command), node.worker(2, command)];
+    node.pacemaker.assign_instances(workers.to_vec());
+    let first = node.reaches(1, InstanceState::Running).await;
+    let second = node.reaches(2, InstanceState::Running).await;
+    node.stop().await;
+    node.pacemaker.go_away();
+    fs::write(node.data().join("assignment.json"), "broken").unwrap();
+    // The second has not passed its start check, as far as the disk says.
+    fs::remove_file(node.instance_directory(2).join("run/passed")).unwrap();
+    node.pacemaker.memory().report = HeartReport::default();
+
+    node.start().await;
+    for running in [&first, &second] {
+        assert!(lives(running.pid.unwrap()));
+    }
+    node.pacemaker.come_back().await;
+
+    assert_eq!(node.reaches(1, InstanceState::Running).await, first);
+    assert_eq!(node.reaches(2, InstanceState::Running).await, second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assignment_that_the_disk_did_not_take_is_stored_later() {
+    let node = Node::started().await;
+    let obstacle = node.data().join("assignment.partial");
+    fs::create_dir(&obstacle).unwrap();
+    node.pacemaker
+        .assign_instances(vec![node.worker(1, "exec sleep 1000")]);
+    node.reaches(1, InstanceState::Running).await;
+
+    fs::remove_dir(&obstacle).unwrap();
+
+    let stored = || {
+        let text = fs::read_to_string(node.data().join("assignment.json")).ok()?;
+        text.contains("\"instances\":[{").then_some(())
+    };
+    eventually("it is on disk", stored, String::new).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn debris_is_removed() {
     let mut node = Node::new().await;
     let data = node.data();
