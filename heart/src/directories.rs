@@ -82,6 +82,25 @@ impl Directories {
     }
 }
 
+/// The run directories of all instances and builds in a heart's data directory, in order.
+///
+/// Only the platform writes there: records anywhere else are an application's own files. What
+/// cannot be read is left out.
+#[must_use]
+pub fn run_directories(data_dir: &Path) -> Vec<PathBuf> {
+    let directories = Directories::new(data_dir.to_owned());
+    let mut found: Vec<PathBuf> = [directories.instances(), directories.builds()]
+        .iter()
+        .filter_map(|parent| std::fs::read_dir(parent).ok())
+        .flat_map(|entries| entries.filter_map(Result::ok))
+        .map(|entry| WorkDirectory::at(entry.path()))
+        .flat_map(|directory| [directory.run(), directory.startup()])
+        .filter(|run| run.is_dir())
+        .collect();
+    found.sort();
+    found
+}
+
 impl WorkDirectory {
     /// A directory that was found.
     pub(crate) const fn at(root: PathBuf) -> Self {
@@ -117,5 +136,29 @@ impl WorkDirectory {
 
     pub(crate) fn temporary(&self) -> PathBuf {
         self.root.join("tmp")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_platforms_own_directories_are_run_directories() {
+        let data = tempfile::tempdir().unwrap();
+        for path in [
+            "instances/1/run",
+            "instances/1/startup",
+            "instances/1/code/run",
+            "instances/1/tmp/run",
+            "builds/2/run",
+            "builds/2/code/run",
+        ] {
+            std::fs::create_dir_all(data.path().join(path)).unwrap();
+        }
+
+        let expected = ["builds/2/run", "instances/1/run", "instances/1/startup"]
+            .map(|path| data.path().join(path));
+        assert_eq!(run_directories(data.path()), expected);
     }
 }

@@ -56,4 +56,5 @@ mod samples;
 pub use clock::Moment;
 pub use config::Config;
 pub use crash_point::CrashPoint;
+pub use directories::run_directories;
 pub use start::{Error, Running, run, start};
