@@ -75,7 +75,7 @@ fn outcome(wishes: &Wishes<'_>, job: JobId, node: NodeId) -> Option<Action> {
         BuildState::Failed { failure } => Some(Action::FailBuild {
             job,
             node,
-            failure: failure.clone(),
+            failure: crate::apply::bounded(failure),
         }),
     }
 }
