@@ -108,7 +108,7 @@ impl DataDirectory {
             .map_err(wrap)?;
         // Whoever ran before listens no longer.
         match fs::remove_file(path.join("addresses.json")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(wrap(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(wrap(error)),
             Ok(()) | Err(_) => Ok(Self { path, _lock: lock }),
         }
     }
