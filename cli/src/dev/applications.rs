@@ -74,6 +74,6 @@ mod tests {
         assert_eq!(running(heart.path()), []);
 
         leave("instances/1/run");
-        assert_eq!(running(heart.path()), [record.clone()]);
+        assert_eq!(running(heart.path()), std::slice::from_ref(&record));
     }
 }
