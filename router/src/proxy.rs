@@ -259,6 +259,9 @@ struct Failed {
     backends: [Option<u64>; 1 + RETRIES_MAX as usize],
     /// An idle connection turned out to be closed: only fresh ones from here on.
     needs_fresh: bool,
+    /// The backend of that connection. It may be well and have ended an idle connection, or be dying
+    /// while its port still takes connections: another is asked first, if there is one.
+    doubtful: Option<u64>,
     /// How many there were.
     attempts: u32,
     /// It was written to a backend that did not answer; that may happen once, so that a request
@@ -271,6 +274,10 @@ impl Failed {
         if let Some(free) = self.backends.iter_mut().find(|entry| entry.is_none()) {
             *free = Some(backend.number);
         }
+    }
+
+    fn doubts(&self, backend: &Backend) -> bool {
+        self.doubtful == Some(backend.number)
     }
 
     fn excludes(&self, backend: &Backend) -> bool {
@@ -328,6 +335,7 @@ async fn attempt(
         Err(failure) => {
             if was_idle {
                 failed.needs_fresh = true;
+                failed.doubtful = Some(backend.number);
             } else {
                 failed.exclude(backend);
             }

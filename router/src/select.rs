@@ -9,7 +9,7 @@
 pub(crate) enum Candidate {
     /// May be chosen; it has so many requests in flight.
     Usable(u64),
-    /// Refused a connection lately; chosen only when no other is usable.
+    /// Refused a connection lately, or closed one under this request; chosen only when no other is usable.
     Ejected,
     /// Has failed this request already; never chosen.
     Excluded,

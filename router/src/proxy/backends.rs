@@ -130,7 +130,7 @@ fn find(
         let backend = &route.backends[index];
         if failed.excludes(backend) {
             Candidate::Excluded
-        } else if worker.pool.is_ejected(backend) {
+        } else if failed.doubts(backend) || worker.pool.is_ejected(backend) {
             Candidate::Ejected
         } else {
             Candidate::Usable(backend.in_flight())
