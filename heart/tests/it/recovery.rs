@@ -249,7 +249,9 @@ async fn a_heart_without_assignment_keeps_its_processes_until_it_hears_one() {
 async fn an_assignment_that_the_disk_did_not_take_is_stored_later() {
     let node = Node::started().await;
     let obstacle = node.data().join("assignment.partial");
-    fs::create_dir(&obstacle).unwrap();
+    // The name is taken for a moment while the first assignment is stored.
+    let placed = || fs::create_dir(&obstacle).ok();
+    eventually("the obstacle is in place", placed, String::new).await;
     node.pacemaker
         .assign_instances(vec![node.worker(1, "exec sleep 1000")]);
     node.reaches(1, InstanceState::Running).await;
