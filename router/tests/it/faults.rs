@@ -1,7 +1,7 @@
 //! Backends that die, hang or lie, and clients that go away.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -148,6 +148,44 @@ async fn connections_that_backends_close_when_idle_fail_no_request() {
         wire.send("GET / HTTP/1.1\r\nhost: one.test\r\n\r\n").await;
         let answer = wire.read_answer().await.unwrap();
         assert_eq!(answer.status, 200, "request {number}: {}", answer.head);
+    }
+}
+
+#[tokio::test]
+async fn a_dying_backend_that_still_accepts_fails_no_request() {
+    let is_dying = Arc::new(AtomicBool::new(false));
+    let dies = Arc::clone(&is_dying);
+    let dying = Script::start(move |mut stream: TcpStream, _| {
+        let dies = Arc::clone(&dies);
+        async move {
+            let mut buffer = [0; 4096];
+            while let Ok(1..) = stream.read(&mut buffer).await {
+                if dies.load(Ordering::SeqCst) {
+                    return;
+                }
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                    .await
+                    .unwrap();
+            }
+        }
+    })
+    .await;
+    let alive = Application::start("ok").await;
+
+    for _ in 0..30 {
+        let world = World::start().await;
+        world
+            .publish(&[("one.test", route(&[(1, dying.address), (2, alive.address)]))])
+            .await;
+        is_dying.store(false, Ordering::SeqCst);
+        for _ in 0..8 {
+            assert_eq!(world.text("one.test").await, "ok");
+        }
+        is_dying.store(true, Ordering::SeqCst);
+        for _ in 0..8 {
+            assert_eq!(world.text("one.test").await, "ok");
+        }
     }
 }
 
