@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use crate::harness::backend::{Application, Script};
@@ -151,6 +152,8 @@ async fn connections_that_backends_close_when_idle_fail_no_request() {
     }
 }
 
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
 #[tokio::test]
 async fn a_dying_backend_that_still_accepts_fails_no_request() {
     let is_dying = Arc::new(AtomicBool::new(false));
@@ -163,25 +166,46 @@ async fn a_dying_backend_that_still_accepts_fails_no_request() {
                 if dies.load(Ordering::SeqCst) {
                     return;
                 }
-                stream
-                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-                    .await
-                    .unwrap();
+                stream.write_all(OK).await.unwrap();
             }
         }
     })
     .await;
-    let alive = Application::start("ok").await;
+    // As busy as the dying one with the request under way, so that a retry may go to either.
+    let hanging = Arc::new(Notify::new());
+    let hangs = Arc::clone(&hanging);
+    let busy = Script::start(move |mut stream: TcpStream, _| {
+        let hangs = Arc::clone(&hangs);
+        async move {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                if buffer[..count].starts_with(b"GET /hang ") {
+                    hangs.notify_one();
+                    std::future::pending::<()>().await;
+                }
+                stream.write_all(OK).await.unwrap();
+            }
+        }
+    })
+    .await;
 
-    for _ in 0..30 {
+    for _ in 0..20 {
+        is_dying.store(false, Ordering::SeqCst);
         let world = World::start().await;
         world
-            .publish(&[("one.test", route(&[(1, dying.address), (2, alive.address)]))])
+            .publish(&[("one.test", route(&[(1, dying.address), (2, busy.address)]))])
             .await;
-        is_dying.store(false, Ordering::SeqCst);
-        for _ in 0..8 {
-            assert_eq!(world.text("one.test").await, "ok");
+        let mut hung = Wire::connect(world.address()).await;
+        loop {
+            hung.send("GET /hang HTTP/1.1\r\nhost: one.test\r\n\r\n")
+                .await;
+            tokio::select! {
+                answer = hung.read_answer() => assert!(answer.is_some()),
+                () = hanging.notified() => break,
+            }
         }
+
+        assert_eq!(world.text("one.test").await, "ok");
         is_dying.store(true, Ordering::SeqCst);
         for _ in 0..8 {
             assert_eq!(world.text("one.test").await, "ok");
