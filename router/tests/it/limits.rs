@@ -176,10 +176,13 @@ async fn clients_that_only_sit_there_keep_nobody_out() {
     let mut slow = Wire::connect(world.address()).await;
     slow.send("GET / HTT").await;
 
+    // Each stays, so that the next one finds no place but one that is made for it.
+    let mut staying = Vec::new();
     for _ in 0..5 {
         let mut next = Wire::connect(world.address()).await;
         next.send("GET / HTTP/1.1\r\nhost: one.test\r\n\r\n").await;
         assert_eq!(next.read_answer().await.unwrap().status, 200);
+        staying.push(next);
     }
     assert_eq!(application.requests(), 6);
     assert!(world.metric("pm_router_connections_evicted_total") >= 2.0);
