@@ -1,8 +1,10 @@
 //! Who listens on a port: a process of this instance, a stranger, or nobody.
 //!
-//! The kernel's table of sockets (`/proc/net/tcp`) says which socket is in LISTEN; the descriptors
-//! of the instance's processes say whether it is theirs. Nothing is connected to, so the
-//! application sees no stray connection.
+//! The kernel says which sockets are in LISTEN ([`socket_diag`], and where that is missing the tables
+//! in `/proc/net`); the descriptors of the instance's processes say whether one is theirs. Nothing
+//! is connected to, so the application sees no stray connection.
+
+mod socket_diag;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -57,6 +59,11 @@ pub(crate) fn listener(port: u16, shim: &ProcessIdentity) -> io::Result<Listener
 
 /// The inodes of the sockets in LISTEN on `port`, on any address of both families.
 fn listening_sockets(port: u16) -> io::Result<BTreeSet<u64>> {
+    // A kernel can be built without it, and a sandbox can forbid it.
+    socket_diag::listening_sockets(port).or_else(|_| listening_sockets_in_proc(port))
+}
+
+fn listening_sockets_in_proc(port: u16) -> io::Result<BTreeSet<u64>> {
     let mut inodes = BTreeSet::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let file = match fs::File::open(table) {
@@ -191,6 +198,7 @@ mod tests {
         let sockets = listening_sockets(port).unwrap();
 
         assert_eq!(sockets.len(), 1);
+        assert_eq!(sockets, listening_sockets_in_proc(port).unwrap());
         assert!(has_socket(std::process::id(), &sockets));
         assert!(!has_socket(1, &BTreeSet::from([0])));
     }
