@@ -18,6 +18,37 @@ const KERNEL_SIGNAL_SET_BYTES: usize = 8;
 /// The kernel's `struct sigaction` for the default action, and some room.
 static DEFAULT_ACTION: [u64; 16] = [0; 16];
 
+/// The shortest slice that the kernel grants (0.1 ms), in nanoseconds.
+const SHORTEST_SLICE: u64 = 100_000;
+
+/// The kernel's `struct sched_attr` of 48 bytes, its first version.
+#[repr(C)]
+#[derive(Default)]
+struct Scheduling {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// How urgently the calling process gets the processor. Applications inherit none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// Before what runs already: someone waits, and it will not take long.
+    ///
+    /// By a short slice, which lets a process that wakes take the place of one with a longer slice
+    /// (Linux 6.12 and later; before that it is an ordinary process).
+    Prompt,
+    /// As any process.
+    Ordinary,
+    /// Never before anything that runs: work ahead of its need.
+    Patient,
+}
+
 /// Which of the two processes this is.
 pub(super) enum Forked {
     Parent(Pid),
@@ -36,6 +67,28 @@ pub(super) fn fork() -> io::Result<Forked> {
             io::Error::other("fork answered with a process id that none can have")
         })?)),
     }
+}
+
+/// Sets the urgency of the calling process, as far as the kernel lets it: a start is right without.
+pub(super) fn set_urgency(urgency: Urgency) {
+    let (policy, flags, runtime) = match urgency {
+        Urgency::Prompt => (
+            libc::SCHED_OTHER,
+            libc::SCHED_FLAG_RESET_ON_FORK,
+            SHORTEST_SLICE,
+        ),
+        Urgency::Ordinary => (libc::SCHED_OTHER, 0, 0),
+        Urgency::Patient => (libc::SCHED_BATCH, 0, 0),
+    };
+    let scheduling = Scheduling {
+        size: u32::try_from(size_of::<Scheduling>()).unwrap_or_default(),
+        policy: policy.unsigned_abs(),
+        flags: u64::from(flags.unsigned_abs()),
+        runtime,
+        ..Scheduling::default()
+    };
+    // SAFETY: the kernel reads as many bytes as the first field says, which is the structure's size.
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const scheduling, 0) };
 }
 
 /// Lets the kernel reap the children of this process.

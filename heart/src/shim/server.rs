@@ -25,7 +25,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{PidfdFlags, pidfd_open};
 
-use super::fork::{self, Forked};
+use super::fork::{self, Forked, Urgency};
 use super::prepare::{self, Prepared};
 use super::supervise;
 
@@ -114,6 +114,7 @@ fn become_server() -> io::Result<()> {
     rustix::process::setsid().ok();
     rustix::thread::set_name(c"pm-shim-server")?;
     super::process::boot_id()?;
+    fork::set_urgency(Urgency::Patient);
     fork::let_kernel_reap();
     Ok(())
 }
@@ -121,11 +122,13 @@ fn become_server() -> io::Result<()> {
 /// The waiting shim: takes one request and runs it.
 fn wait_for_request(control: BorrowedFd<'_>, taken: OwnedFd) -> io::Result<()> {
     let prepared = Prepared::new()?;
+    fork::set_urgency(Urgency::Prompt);
     let mut path = [0_u8; REQUEST_MAX_BYTES];
     let Some((run_directory, answer)) = receive(control, &mut path)? else {
         return Ok(());
     };
     supervise::run(&run_directory, prepared, Some(answer), move || {
+        fork::set_urgency(Urgency::Ordinary);
         // Without a server there is nobody to fork another, and this run goes on all the same.
         rustix::io::write(&taken, &std::process::id().to_ne_bytes()).ok();
         drop(taken);
