@@ -1,11 +1,12 @@
 //! Bodies and headers of the HTTP API under `/v1`; the paths are in [`paths`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::assignment::Load;
 use crate::digest::Digest;
 use crate::id::{
     ApplicationId, Generation, HostPattern, InstanceId, InstanceTypeName, JobId, NodeId, VersionId,
@@ -13,7 +14,8 @@ use crate::id::{
 };
 use crate::instance::{Failure, InstanceGoal, InstanceState};
 use crate::job::Job;
-use crate::time::Timestamp;
+use crate::node::{Node, NodeDescription, Role};
+use crate::time::{Span, Timestamp};
 
 /// How an error looks on the wire: RFC 9457 with a stable `code`.
 pub const PROBLEM_CONTENT_TYPE: &str = "application/problem+json";
@@ -62,7 +64,7 @@ pub mod paths {
     pub const INSTANCE_LOG: &str = "/v1/instances/{instance}/log";
     /// GET `?after=G`: [`RoutingTable`](crate::routing_table::RoutingTable), a watch; `?wait=false` answers 200 at once.
     pub const ROUTES: &str = "/v1/routes";
-    /// GET: list of [`Node`](crate::node::Node); POST [`NodeDescription`](crate::node::NodeDescription) → [`NodeRegistered`](super::NodeRegistered).
+    /// GET: list of [`Node`](crate::node::Node); POST [`NodeDescription`](super::NodeDescription) → [`NodeRegistered`](super::NodeRegistered).
     pub const NODES: &str = "/v1/nodes";
     /// GET `?after=G`: [`Assignment`](crate::assignment::Assignment), a watch.
     pub const ASSIGNMENT: &str = "/v1/nodes/{node}/assignment";
@@ -72,6 +74,24 @@ pub mod paths {
     pub const WHY: &str = "/v1/why";
     /// GET: the OpenAPI document.
     pub const OPENAPI: &str = "/v1/openapi.json";
+    /// POST [`JoinRequest`](super::JoinRequest) → [`JoinAnswer`](super::JoinAnswer); the token's secret is the only credential.
+    pub const JOIN: &str = "/v1/join";
+    /// POST [`CertificateRequest`](super::CertificateRequest) → [`CertificateAnswer`](super::CertificateAnswer), with the present certificate.
+    pub const CERTIFICATES: &str = "/v1/certificates";
+    /// POST [`CreateJoinToken`](super::CreateJoinToken) → 201 [`JoinTokenCreated`](super::JoinTokenCreated).
+    pub const JOIN_TOKENS: &str = "/v1/cluster/join-tokens";
+    /// GET: [`ClusterStatus`](super::ClusterStatus).
+    pub const CLUSTER_STATUS: &str = "/v1/cluster/status";
+    /// DELETE: takes a pacemaker out of the Raft group for good.
+    pub const MEMBER: &str = "/v1/cluster/members/{node}";
+    /// GET: [`NodeView`](super::NodeView); DELETE: forgets a node, whose certificate is refused from then on.
+    pub const NODE: &str = "/v1/nodes/{node}";
+    /// POST: moves everything away from a node.
+    pub const NODE_DRAIN: &str = "/v1/nodes/{node}/drain";
+    /// POST: gives a drained node work again.
+    pub const NODE_UNDRAIN: &str = "/v1/nodes/{node}/undrain";
+    /// Between pacemakers only: upgraded to the binary protocol of the Raft group.
+    pub const PEER: &str = "/v1/peer";
     /// On a heart: GET, as [`INSTANCE_LOG`].
     pub const HEART_INSTANCE_LOG: &str = "/v1/heart/instances/{instance}/log";
 }
@@ -147,6 +167,178 @@ pub struct ScaleRequest {
 pub struct NodeRegistered {
     /// Its number.
     pub node: NodeId,
+}
+
+/// Asks to become a node of the cluster.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// Of the join token; works once.
+    pub secret: String,
+    /// PEM of a certificate signing request; its subject does not matter, its key does.
+    pub signing_request: String,
+    /// What the node says of itself; its roles are within those of the token.
+    pub description: NodeDescription,
+}
+
+/// Without the secret.
+impl std::fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinRequest")
+            .field("description", &self.description)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a new node needs.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JoinAnswer {
+    /// Its number.
+    pub node: NodeId,
+    /// The cluster's id.
+    pub cluster: String,
+    /// PEM of the node's certificate.
+    pub certificate: String,
+    /// PEM of the authority's certificate.
+    pub authority: String,
+    /// PEM of the authority's key; for pacemakers only, which sign certificates with it.
+    #[serde(default)]
+    pub authority_key: Option<String>,
+    /// Where pacemakers answer, as `https://host:port`.
+    pub pacemakers: Vec<String>,
+}
+
+/// Without the key.
+impl std::fmt::Debug for JoinAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinAnswer")
+            .field("node", &self.node)
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Asks for the next certificate of the node whose present one was shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateRequest {
+    /// PEM of a certificate signing request, of a new key or of the same.
+    pub signing_request: String,
+}
+
+/// A new certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CertificateAnswer {
+    /// PEM of the certificate.
+    pub certificate: String,
+    /// Where pacemakers answer now, as `https://host:port`.
+    pub pacemakers: Vec<String>,
+}
+
+/// Asks for a token with which one node may join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateJoinToken {
+    /// The most that the node may do; at least one.
+    pub roles: BTreeSet<Role>,
+    /// How long it can be used, at most [`JOIN_TOKEN_TTL_MAX`].
+    pub ttl: Span,
+}
+
+/// A join token is typed within minutes or handed to whoever sets a machine up; a week is for that.
+pub const JOIN_TOKEN_TTL_MAX: Span = Span::seconds(7 * 24 * 3600);
+
+/// A token with which one node may join.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JoinTokenCreated {
+    /// For `pm agent --join`; see [`JoinToken`](crate::join_token::JoinToken).
+    pub token: String,
+    /// When it can no longer be used.
+    pub expires: Timestamp,
+}
+
+/// Without the token.
+impl std::fmt::Debug for JoinTokenCreated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinTokenCreated")
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the Raft group stands, as seen by the pacemaker that answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ClusterStatus {
+    /// The cluster's id.
+    pub id: String,
+    /// The node that answers.
+    pub answered_by: NodeId,
+    /// The node that leads, when known.
+    pub leader: Option<NodeId>,
+    /// The Raft term.
+    pub term: u64,
+    /// The last log index known to be on a majority.
+    pub committed: Generation,
+    /// The last log index applied by the one that answers.
+    pub applied: Generation,
+    /// By node.
+    pub members: Vec<MemberView>,
+    /// What is wrong, one sentence each; empty when all is well.
+    pub problems: Vec<String>,
+}
+
+/// A pacemaker of the Raft group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MemberView {
+    /// The node.
+    pub node: NodeId,
+    /// The machine's name.
+    pub name: String,
+    /// Its API.
+    pub api: String,
+    /// What it does in the group.
+    pub part: MemberPart,
+    /// True for the one that leads.
+    pub is_leader: bool,
+    /// True when the leader hears it.
+    pub is_reachable: bool,
+    /// Entries that it lacks; none when the one that answers does not lead.
+    pub lag: Option<u64>,
+    /// Free bytes of the disk that holds its log.
+    pub disk_available: Option<u64>,
+    /// When its certificate ends.
+    pub certificate_expires: Option<Timestamp>,
+    /// Its release.
+    pub release: Option<String>,
+}
+
+/// What a pacemaker does in the Raft group.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberPart {
+    /// Its disk counts for what is acknowledged.
+    Voter,
+    /// It is catching up, or stands by until there is an odd number.
+    Learner,
+    /// It has joined the cluster and is not in the group yet.
+    Joining,
+}
+
+/// A node and what is known of it at the moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeView {
+    /// What the cluster keeps.
+    pub node: Node,
+    /// Milliseconds since its last report, when the leader answered and has heard one.
+    pub silent_for: Option<Span>,
+    /// What its machine has free, when it runs a heart.
+    pub load: Option<Load>,
+    /// Instances placed on it.
+    pub instances: u64,
+    /// When its certificate ends.
+    pub certificate_expires: Option<Timestamp>,
 }
 
 /// A job with the generation to pass as `after`.

@@ -3,7 +3,7 @@
 //! A [`workspace`] holds applications; an [`application`] has versions, each with instance types;
 //! an [`instance`] is a running copy of one on a [`node`]. A [`job`] moves a version along. The
 //! pacemaker tells a node what to run in an [`assignment`], the node answers with a report, and
-//! routers follow the [`routing_table`]. [`api`] has the bodies of the HTTP API.
+//! routers follow the [`routing_table`]. A machine becomes a node with a [`join_token`]. [`api`] has the bodies of the HTTP API.
 //!
 //! This crate is pure: no clock, no randomness, no IO, no async, and no map whose order is not
 //! defined. What it parses it bounds first.
@@ -21,6 +21,7 @@ pub mod digest;
 pub mod id;
 pub mod instance;
 pub mod job;
+pub mod join_token;
 pub mod launch;
 pub mod manifest;
 pub mod node;
