@@ -179,6 +179,8 @@ async fn prepare_cluster(
                 (token_hash(&config.node_token), TokenRole::Node),
             ]),
             settings: config.settings,
+            join_tokens: Vec::new(),
+            founder: None,
         };
         propose(proposer, command).await?;
     }

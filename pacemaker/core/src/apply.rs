@@ -8,6 +8,7 @@ mod applications;
 mod builds;
 mod instances;
 mod jobs;
+mod joins;
 mod nodes;
 mod steps;
 mod workspaces;
@@ -47,7 +48,28 @@ impl State {
                 hostname,
                 tokens,
                 settings,
-            } => transition.initialize_cluster(id, hostname, tokens, *settings),
+                join_tokens,
+                founder,
+            } => transition.initialize_cluster(&workspaces::Beginning {
+                id,
+                hostname,
+                tokens,
+                settings: *settings,
+                join_tokens,
+                founder: founder.as_ref(),
+            }),
+            Command::CreateJoinToken {
+                hash,
+                roles,
+                expires,
+            } => transition.create_join_token(hash, roles, *expires),
+            Command::JoinNode { token, description } => transition.join_node(token, description),
+            Command::DescribeNode { node, description } => {
+                transition.describe_node(*node, description)
+            }
+            Command::DrainNode { node } => transition.drain_node(*node),
+            Command::UndrainNode { node } => transition.undrain_node(*node),
+            Command::RemoveNode { node } => transition.remove_node(*node),
             Command::CreateWorkspace { name, stub, tags } => {
                 transition.create_workspace(name, stub, tags)
             }

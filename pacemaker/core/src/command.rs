@@ -1,6 +1,6 @@
 //! Everything that can change the state, and what comes of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::application::VersionSpec;
 use common::assignment::PackageReference;
@@ -9,7 +9,7 @@ use common::id::{
     ApplicationId, Generation, InstanceTypeName, JobId, NodeId, VersionNumber, WorkspaceId,
     WorkspaceStub,
 };
-use common::node::NodeDescription;
+use common::node::{NodeDescription, Role};
 use common::time::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -29,6 +29,53 @@ pub enum Command {
         tokens: BTreeMap<String, TokenRole>,
         /// Times that the cluster keeps to.
         settings: ClusterSettings,
+        /// Tokens that were handed out before the cluster's first node ran; expired ones are left out.
+        #[serde(default)]
+        join_tokens: Vec<JoinTokenRecord>,
+        /// The machine that begins the cluster: it becomes node 1 in the same entry, so that no
+        /// other can. None where nodes register themselves (`pm dev`).
+        #[serde(default)]
+        founder: Option<NodeDescription>,
+    },
+    /// An administrator lets one more node join.
+    CreateJoinToken {
+        /// SHA-256 (hexadecimal) of the token's secret.
+        hash: String,
+        /// The most that the node may do.
+        roles: BTreeSet<Role>,
+        /// When it can no longer be used.
+        expires: Timestamp,
+    },
+    /// A machine that holds a token's secret becomes a node; it works once. The same machine may
+    /// repeat it, when it did not hear the answer, and gets the same number.
+    JoinNode {
+        /// SHA-256 (hexadecimal) of the token's secret.
+        token: String,
+        /// What it said.
+        description: NodeDescription,
+    },
+    /// A node that has joined says what it is; one that was removed is refused.
+    DescribeNode {
+        /// Which, by its certificate.
+        node: NodeId,
+        /// What it said; its key is the one that it joined with.
+        description: NodeDescription,
+    },
+    /// An administrator empties a node: nothing new is placed there, and what runs there is stopped
+    /// when its replacement serves elsewhere.
+    DrainNode {
+        /// Which.
+        node: NodeId,
+    },
+    /// A node that was drained takes instances again.
+    UndrainNode {
+        /// Which.
+        node: NodeId,
+    },
+    /// An administrator forgets a node that is drained or down. Its number is never given again.
+    RemoveNode {
+        /// Which; the shell has taken it out of the Raft group before.
+        node: NodeId,
     },
     /// A user makes a workspace.
     CreateWorkspace {
@@ -39,7 +86,8 @@ pub enum Command {
         /// For applications to see.
         tags: BTreeMap<String, Value>,
     },
-    /// A node says what it is; the same key updates the same node.
+    /// A node of a cluster without certificates says what it is; the same key updates the same node,
+    /// a new key makes one.
     RegisterNode {
         /// What it said.
         description: NodeDescription,
@@ -112,6 +160,14 @@ pub struct ClusterSettings {
     pub drain_limit: Span,
     /// How long a node may be silent.
     pub node_ttl: Span,
+    /// How long a node's certificate is valid; it is renewed when half of that has passed.
+    #[serde(default = "default_certificate_ttl")]
+    pub certificate_ttl: Span,
+}
+
+/// A day: a stolen key is worth little, and a machine that is off for a night comes back by itself.
+const fn default_certificate_ttl() -> Span {
+    Span::seconds(24 * 3600)
 }
 
 impl Default for ClusterSettings {
@@ -120,8 +176,20 @@ impl Default for ClusterSettings {
             watch_window: Span::seconds(300),
             drain_limit: Span::seconds(60),
             node_ttl: Span::seconds(3),
+            certificate_ttl: default_certificate_ttl(),
         }
     }
+}
+
+/// A token with which one node may join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokenRecord {
+    /// SHA-256 (hexadecimal) of its secret.
+    pub hash: String,
+    /// The most that the node may do.
+    pub roles: BTreeSet<Role>,
+    /// When it can no longer be used.
+    pub expires: Timestamp,
 }
 
 /// A version of an application.
@@ -214,7 +282,7 @@ pub enum RejectionCode {
     JobNotFound,
     /// The package is not in the store.
     PackageNotFound,
-    /// Another job of this application is under way.
+    /// Another job of this application is under way, or a node still has instances.
     Busy,
     /// A hostname belongs to another application.
     HostnameTaken,
@@ -226,6 +294,8 @@ pub enum RejectionCode {
     NothingToRollBack,
     /// The action was planned against a state that has changed.
     Stale,
+    /// A join token that does not exist, has expired, was used, or does not grant the roles.
+    TokenRefused,
     /// A value that is not allowed.
     Invalid,
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use common::application::InstanceTypeSpec;
 use common::id::InstanceId;
 use common::instance::{InstanceGoal, InstanceState};
-use common::time::Timestamp;
+use common::time::{Span, Timestamp};
 
 use crate::state::State;
 use crate::state::records::{Application, Exposure, Instance, Version, VersionGoal};
@@ -124,6 +124,27 @@ impl State {
             desire.wanted.get(&instance.id).copied()
         };
         verdict().unwrap_or(Wanted::Gone)
+    }
+
+    /// Until when a lost instance of an exclusive type may have a process; none when it has none.
+    ///
+    /// A heart that is cut off stops its exclusive instances after the TTL, by its own clock; the
+    /// grace of the stop comes on top. It may have been in contact until the wish changed, though no
+    /// report of that came: so the wait begins when both the silence and the wish have.
+    pub(crate) fn may_still_run_until(&self, instance: &Instance) -> Option<Timestamp> {
+        if instance.quiet || instance.seen.state != InstanceState::Lost {
+            return None;
+        }
+        let spec = self
+            .applications
+            .get(&instance.application)?
+            .versions
+            .get(&instance.version)?
+            .instance_type(&instance.instance_type)?;
+        let ttl = self.settings().node_ttl;
+        let wait = Span(ttl.0.saturating_add(spec.stop.grace.0));
+        spec.exclusive
+            .then(|| instance.since.max(instance.goal_at).after(wait))
     }
 
     /// True when no instance of the same exclusive type can have a process that is not wanted:

@@ -24,6 +24,7 @@ mod claims;
 pub mod command;
 mod desire;
 mod explain;
+pub mod membership;
 mod offers;
 pub mod plan;
 mod routes;

@@ -15,6 +15,8 @@ pub struct Sightings {
     pub hearts: BTreeMap<NodeId, Sighting<HeartReport>>,
     /// Routers.
     pub routers: BTreeMap<NodeId, Sighting<RouterReport>>,
+    /// When a node last answered the leader's direct probe: a sign of life where reports are lost.
+    pub probes: BTreeMap<NodeId, Timestamp>,
 }
 
 /// One report and its arrival.

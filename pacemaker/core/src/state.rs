@@ -25,7 +25,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{ClusterSettings, TokenRole};
 use crate::state::records::{
-    Application, Cluster, Counters, Instance, JobRecord, NodeRecord, OnceRecord, PackageRecord,
+    Application, Cluster, Counters, Instance, JobRecord, JoinGrant, NodeRecord, OnceRecord,
+    PackageRecord,
 };
 
 /// The form of a snapshot that this release writes; [`Format`] says what it reads.
@@ -166,6 +167,39 @@ impl State {
     #[must_use]
     pub fn nodes(&self) -> Vec<Node> {
         self.nodes.values().map(|node| node.node.clone()).collect()
+    }
+
+    /// One node.
+    #[must_use]
+    pub fn node(&self, node: NodeId) -> Option<&Node> {
+        Some(&self.nodes.get(&node)?.node)
+    }
+
+    /// True for a node that has joined and was not removed: its certificate counts.
+    #[must_use]
+    pub fn is_node(&self, node: NodeId) -> bool {
+        self.nodes.contains_key(&node)
+    }
+
+    /// The node that registered or joined with this key.
+    #[must_use]
+    pub fn node_by_key(&self, key: &str) -> Option<NodeId> {
+        self.nodes
+            .values()
+            .find(|node| node.node.description.key == key)
+            .map(|node| node.node.id)
+    }
+
+    /// How many instances are placed on a node, those included that leave it.
+    #[must_use]
+    pub fn instances_on(&self, node: NodeId) -> usize {
+        self.nodes.get(&node).map_or(0, |node| node.instances.len())
+    }
+
+    /// Join tokens by the SHA-256 of their secret, used and expired ones included for a while.
+    #[must_use]
+    pub fn join_tokens(&self) -> Option<&BTreeMap<String, JoinGrant>> {
+        Some(&self.cluster.as_ref()?.join_tokens)
     }
 
     /// All workspaces by id.

@@ -212,12 +212,13 @@ fn describe(code: RejectionCode) -> (StatusCode, &'static str) {
         RejectionCode::NodeNotFound => (NOT_FOUND, "There is no such node."),
         RejectionCode::JobNotFound => (NOT_FOUND, "There is no such job."),
         RejectionCode::PackageNotFound => (WRONG, "The package is not in the store."),
-        RejectionCode::Busy => (CONFLICT, "Another job of the application is under way."),
+        RejectionCode::Busy => (CONFLICT, "Something else must end first."),
         RejectionCode::HostnameTaken => (CONFLICT, "Another application has the hostname."),
         RejectionCode::NotOffered => (WRONG, "No node offers what the manifest asks for."),
         RejectionCode::LimitExceeded => (WRONG, "A limit would be passed."),
         RejectionCode::NothingToRollBack => (CONFLICT, "There is no version to go back to."),
         RejectionCode::Stale => (CONFLICT, "The state has changed meanwhile."),
+        RejectionCode::TokenRefused => (StatusCode::FORBIDDEN, "The join token is refused."),
         RejectionCode::Invalid => (WRONG, "A value is not allowed."),
     }
 }

@@ -199,6 +199,8 @@ fn initialize() -> Command {
         hostname: "localhost".to_owned(),
         tokens: std::collections::BTreeMap::new(),
         settings: ClusterSettings::default(),
+        join_tokens: Vec::new(),
+        founder: None,
     }
 }
 

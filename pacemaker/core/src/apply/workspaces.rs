@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 
 use common::assignment::PackageReference;
 use common::id::{HostPattern, WorkspaceId, WorkspaceStub};
+use common::node::NodeDescription;
 use common::workspace::Workspace;
 use serde_json::Value;
 
+use crate::apply::nodes::check_description;
 use crate::apply::reject;
-use crate::command::{ClusterSettings, Outcome, Rejection, RejectionCode, TokenRole};
+use crate::command::{
+    ClusterSettings, JoinTokenRecord, Outcome, Rejection, RejectionCode, TokenRole,
+};
 use crate::state::limits::{NAME_MAX_CHARACTERS, PACKAGES_MAX, TAGS_MAX_BYTES, WORKSPACES_MAX};
 use crate::state::records::{Cluster, PackageRecord};
 use crate::transition::Transition;
@@ -16,15 +20,23 @@ use crate::transition::Transition;
 /// The workspace that every cluster begins with.
 pub(super) const DEFAULT_WORKSPACE: &str = "default";
 
+/// What a cluster begins with.
+pub(super) struct Beginning<'a> {
+    pub(super) id: &'a str,
+    pub(super) hostname: &'a str,
+    pub(super) tokens: &'a BTreeMap<String, TokenRole>,
+    pub(super) settings: ClusterSettings,
+    pub(super) join_tokens: &'a [JoinTokenRecord],
+    pub(super) founder: Option<&'a NodeDescription>,
+}
+
 impl Transition<'_> {
-    /// Makes the cluster, with one workspace called [`DEFAULT_WORKSPACE`].
+    /// Makes the cluster, with one workspace called [`DEFAULT_WORKSPACE`], and its founder.
     pub(super) fn initialize_cluster(
         &mut self,
-        id: &str,
-        hostname: &str,
-        tokens: &BTreeMap<String, TokenRole>,
-        settings: ClusterSettings,
+        beginning: &Beginning<'_>,
     ) -> Result<Outcome, Rejection> {
+        let hostname = beginning.hostname;
         if self.state.cluster.is_some() {
             return Err(reject(
                 RejectionCode::ClusterState,
@@ -42,14 +54,22 @@ impl Transition<'_> {
         }
         let stub = WorkspaceStub::parse(DEFAULT_WORKSPACE)
             .map_err(|error| reject(RejectionCode::Invalid, error.to_string()))?;
+        let join_tokens = self.first_join_tokens(beginning.join_tokens)?;
+        if let Some(founder) = beginning.founder {
+            check_description(founder)?;
+        }
         self.state.cluster = Some(Cluster {
-            id: id.to_owned(),
+            id: beginning.id.to_owned(),
             hostname: hostname.to_owned(),
-            tokens: tokens.clone(),
-            settings,
+            tokens: beginning.tokens.clone(),
+            settings: beginning.settings,
+            join_tokens,
         });
         self.insert_workspace(DEFAULT_WORKSPACE, &stub, &BTreeMap::new());
-        Ok(Outcome::Done)
+        match beginning.founder {
+            Some(founder) => self.insert_node(founder, None),
+            None => Ok(Outcome::Done),
+        }
     }
 
     /// Makes a workspace; asking for one that is there, word for word, is answered with it.

@@ -2,8 +2,8 @@
 
 use common::application::InstanceTypeSpec;
 use common::id::NodeId;
-use common::instance::{InstanceGoal, InstanceState};
-use common::time::{Span, Timestamp};
+use common::instance::InstanceGoal;
+use common::time::Timestamp;
 
 use super::{Release, Wishes};
 use crate::action::Action;
@@ -63,36 +63,15 @@ pub(super) fn deadlines(state: &State) -> impl Iterator<Item = Timestamp> {
         if let Some(since) = instance.draining_since.filter(|_| instance.assigned) {
             return Some(since.after(limit));
         }
-        presumed_stopped_at(state, instance, spec_of(state, instance)?)
+        presumed_stopped_at(state, instance)
     })
 }
 
-fn spec_of<'a>(state: &'a State, instance: &Instance) -> Option<&'a InstanceTypeSpec> {
-    state
-        .applications
-        .get(&instance.application)?
-        .versions
-        .get(&instance.version)?
-        .instance_type(&instance.instance_type)
-}
-
 /// When a lost instance of an exclusive type that is not wanted to run can have no process.
-///
-/// A heart that is cut off stops its exclusive instances after the TTL, by its own clock; the
-/// grace of the stop comes on top. It may have been in contact until the wish changed, though no
-/// report of that came: so the wait begins when both the silence and the wish have.
-fn presumed_stopped_at(
-    state: &State,
-    instance: &Instance,
-    spec: &InstanceTypeSpec,
-) -> Option<Timestamp> {
-    let is_open = spec.exclusive
-        && instance.seen.state == InstanceState::Lost
-        && !instance.quiet
-        && !instance.wants_process();
-    let ttl = state.settings().node_ttl;
-    let wait = Span(ttl.0.saturating_add(spec.stop.grace.0));
-    is_open.then(|| instance.since.max(instance.goal_at).after(wait))
+fn presumed_stopped_at(state: &State, instance: &Instance) -> Option<Timestamp> {
+    state
+        .may_still_run_until(instance)
+        .filter(|_| !instance.wants_process())
 }
 
 /// Lost instances that were removed are in nobody's desire, but a successor may wait for them.
@@ -103,7 +82,7 @@ fn presume_stopped(wishes: &mut Wishes<'_>, version: &Version, spec: &InstanceTy
             continue;
         };
         if instance.instance_type == spec.name
-            && presumed_stopped_at(state, instance, spec).is_some_and(|at| wishes.now >= at)
+            && presumed_stopped_at(state, instance).is_some_and(|at| wishes.now >= at)
         {
             wishes.busy_applications.insert(instance.application);
             wishes.wish(Action::PresumeStopped {

@@ -6,6 +6,10 @@ use common::time::Span;
 pub const WORKSPACES_MAX: usize = 1_000;
 /// A cell is sized for 5,000 nodes; twice that leaves room for nodes that come and go.
 pub const NODES_MAX: usize = 10_000;
+/// Join tokens kept, used ones included: one for each machine of a large order.
+pub const JOIN_TOKENS_MAX: usize = 1_000;
+/// How long after its expiry a join token is kept, so that a node whose answer was lost is known.
+pub const JOIN_TOKEN_KEPT: Span = Span::seconds(3600);
 /// Applications of a cell; each costs a few kilobytes of every snapshot per version.
 pub const APPLICATIONS_MAX: usize = 10_000;
 /// Versions kept per application: enough to go back weeks, few enough for a short list.

@@ -29,6 +29,20 @@ pub struct Cluster {
     pub tokens: BTreeMap<String, TokenRole>,
     /// Times that the cluster keeps to.
     pub settings: ClusterSettings,
+    /// SHA-256 of a join token's secret → what it grants.
+    #[serde(default)]
+    pub join_tokens: BTreeMap<String, JoinGrant>,
+}
+
+/// What a join token grants, and to whom it was granted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinGrant {
+    /// The most that the node may do.
+    pub roles: BTreeSet<Role>,
+    /// When it can no longer be used.
+    pub expires: Timestamp,
+    /// The node that joined with it; it is kept for a while, so that this node may ask again.
+    pub used_by: Option<NodeId>,
 }
 
 /// The last id given of each kind; ids are never used twice.
@@ -63,6 +77,12 @@ pub struct NodeRecord {
     pub instances: BTreeSet<InstanceId>,
     /// Jobs whose build is assigned to this node.
     pub builds: BTreeSet<JobId>,
+    /// True while an administrator wants it empty, also while it is silent.
+    #[serde(default)]
+    pub is_draining: bool,
+    /// The most that it may do; none for a node that registered without a join token.
+    #[serde(default)]
+    pub granted: Option<BTreeSet<Role>>,
 }
 
 impl NodeRecord {
@@ -77,10 +97,8 @@ impl NodeRecord {
     pub fn takes_instances(&self) -> bool {
         self.has_role(Role::Heart)
             && !self.silent.contains(&Role::Heart)
-            && match self.node.state {
-                NodeState::Active | NodeState::Down => true,
-                NodeState::Draining | NodeState::Stopped => false,
-            }
+            && !self.is_draining
+            && self.node.state != NodeState::Stopped
     }
 }
 

@@ -47,6 +47,8 @@ impl Machine {
                 hostname: CLUSTER_HOSTNAME.to_owned(),
                 tokens: BTreeMap::new(),
                 settings: SETTINGS,
+                join_tokens: Vec::new(),
+                founder: None,
             },
             Command::RegisterNode {
                 description: node(1, &[Role::Heart, Role::Router]),

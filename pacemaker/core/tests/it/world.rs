@@ -36,6 +36,7 @@ pub(crate) const SETTINGS: ClusterSettings = ClusterSettings {
     watch_window: Span(2_000),
     drain_limit: Span(1_500),
     node_ttl: Span(1_000),
+    certificate_ttl: Span::seconds(24 * 3600),
 };
 
 fn default_workspace() -> WorkspaceStub {
@@ -112,6 +113,8 @@ impl World {
                 hostname: CLUSTER_HOSTNAME.to_owned(),
                 tokens: BTreeMap::new(),
                 settings: SETTINGS,
+                join_tokens: Vec::new(),
+                founder: None,
             })
             .unwrap();
         for number in 1..=nodes {
