@@ -20,6 +20,9 @@ use crate::time::Span;
 /// An instance that the heart has and the assignment lacks is stopped and removed; a build likewise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Assignment {
+    /// The cluster's id; empty when the pacemaker does not say.
+    #[serde(default)]
+    pub cluster: String,
     /// The node that this is for.
     pub node: NodeId,
     /// The Raft term of the leader that made it; an older term than the heart has seen is refused.
@@ -160,6 +163,9 @@ pub struct AssignedBuild {
 /// Posted every [`REPORT_INTERVAL`] and at once on any change, by each role of the node for itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
+    /// The id of the cluster that the node belongs to; empty while it does not know.
+    #[serde(default)]
+    pub cluster: String,
     /// The node that reports.
     pub node: NodeId,
     /// The heart's part, when the sender is a heart.

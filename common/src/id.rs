@@ -36,6 +36,12 @@ macro_rules! numeric_id {
     };
 }
 
+/// True when two ids of clusters are both known (not empty) and differ.
+#[must_use]
+pub fn is_other_cluster(own: &str, found: &str) -> bool {
+    !own.is_empty() && !found.is_empty() && own != found
+}
+
 numeric_id!(
     /// Names a [`Workspace`](crate::workspace::Workspace).
     WorkspaceId

@@ -13,6 +13,9 @@ use crate::id::{
 /// Everything that a router needs to know to forward a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RoutingTable {
+    /// The cluster's id; empty when the pacemaker does not say.
+    #[serde(default)]
+    pub cluster: String,
     /// The log index of the last change to it; a router swaps only to a newer one.
     pub generation: Generation,
     /// Keyed by the hostname or wildcard in lower case (the text of a [`HostPattern`]).

@@ -29,6 +29,9 @@ pub const DATA_DIRECTORY_MAX_BYTES: usize = 3072;
 pub struct Config {
     /// The node that this heart belongs to.
     pub node: NodeId,
+    /// The id of the cluster that the node belongs to: an assignment of another one is refused.
+    /// Empty: the cluster of the assignment on disk is kept to.
+    pub cluster: String,
     /// Where everything is kept that must survive the heart: packages, instances, the journal.
     pub data_dir: PathBuf,
     /// Seen by applications in `PM_METADATA`.
@@ -85,6 +88,7 @@ impl Config {
     ) -> Self {
         Self {
             node,
+            cluster: String::new(),
             data_dir,
             node_tags: BTreeMap::new(),
             ports: DEFAULT_PORTS,

@@ -20,6 +20,8 @@ use crate::local::Fence;
 #[derive(Clone, Debug)]
 pub(crate) struct Talking {
     pub(crate) node: NodeId,
+    /// The id of the cluster; empty: that of the assignment held.
+    pub(crate) cluster: String,
     pub(crate) client: Client,
     pub(crate) directories: Directories,
     pub(crate) contact: Arc<Contact>,

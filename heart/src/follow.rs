@@ -1,8 +1,9 @@
 //! Follows the node's assignment: asks for a newer one, keeps the newest on disk, hands it on.
 //!
 //! An assignment is on disk before anything is done about it, so that a heart that starts while no
-//! pacemaker answers goes on with it. One that is not newer, or comes from a leader of an earlier
-//! term, is dropped.
+//! pacemaker answers goes on with it, and so that the highest term and generation that were ever
+//! obeyed survive the heart. Whatever is older than these, or comes from another cluster, is refused,
+//! and a pacemaker that gives such a thing is not taken for one that confirms what is held.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::assignment::Assignment;
-use common::id::{Generation, NodeId};
+use common::id::{Generation, NodeId, is_other_cluster};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -72,18 +73,24 @@ impl Follower {
                 }
                 answer = self.talking.client.watch_assignment(self.talking.node, after) => answer,
             };
-            match answer {
-                Ok(assignment) => {
-                    if let Some(assignment) = assignment {
-                        self.take(assignment, &mut unstored).await;
-                    }
+            let trouble = match answer {
+                Ok(None) => None,
+                Ok(Some(assignment)) => self
+                    .take(assignment, &mut unstored)
+                    .await
+                    .err()
+                    .map(|refusal| refusal.to_string()),
+                Err(error) => Some(chain(&error)),
+            };
+            match trouble {
+                None => {
                     self.talking.contact.note_confirmed(sent);
                     is_confirmed = true;
                     pause = FIRST_PAUSE;
                 }
-                Err(error) => {
+                Some(reason) => {
                     if pause == FIRST_PAUSE {
-                        tracing::warn!(error = chain(&error), "no pacemaker gives an assignment");
+                        tracing::warn!(reason, "no pacemaker gives an assignment");
                     }
                     is_confirmed = false;
                     if tokio::time::timeout(pause, self.talking.shutdown.cancelled())
@@ -105,19 +112,27 @@ impl Follower {
             .map_or(Generation(0), |held| held.generation)
     }
 
-    async fn take(&self, assignment: Assignment, unstored: &mut Option<Unstored>) {
-        if !is_obeyed(
+    /// Obeys an assignment that is newer, and notes the term of one that is as new.
+    async fn take(
+        &self,
+        assignment: Assignment,
+        unstored: &mut Option<Unstored>,
+    ) -> Result<(), Refusal> {
+        let verdict = judge(
             &assignment,
             self.talking.node,
+            &self.talking.cluster,
             self.newest.borrow().as_deref(),
-        ) {
-            return;
+        );
+        if verdict? == Verdict::Known {
+            return Ok(());
         }
         let assignment = Arc::new(assignment);
         // It is obeyed all the same: a full disk must not keep an application from being stopped.
         self.keep(&assignment, unstored).await;
         self.talking.crash.at(CrashPoint::AfterAssignment);
         self.newest.send_replace(Some(assignment));
+        Ok(())
     }
 
     async fn store_newest(&self, unstored: &mut Option<Unstored>) {
@@ -159,24 +174,85 @@ async fn due(unstored: Option<Unstored>) {
     }
 }
 
-/// True for an assignment of this node that is newer than the one held, from a term at least as new.
-fn is_obeyed(assignment: &Assignment, node: NodeId, held: Option<&Assignment>) -> bool {
+/// What an assignment is to the one held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Newer, or as new and of a later term: it is stored and obeyed.
+    News,
+    /// The very one that is held.
+    Known,
+}
+
+/// Why an assignment is not obeyed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum Refusal {
+    /// The pacemaker, or what this node takes itself for, is mixed up.
+    #[error("got the assignment of node {0}")]
+    OtherNode(NodeId),
+    /// The cluster was made anew, or the node is pointed at another one.
+    #[error(
+        "refused the assignment of cluster {found}: this node belongs to cluster {own}; join it anew with an empty data directory, or point it at its own pacemakers"
+    )]
+    OtherCluster {
+        /// This node's.
+        own: String,
+        /// The assignment's.
+        found: String,
+    },
+    /// The leader that made it was replaced, or the pacemaker that gave it is behind.
+    #[error(
+        "refused an assignment of term {term}, generation {generation}: older than term {held_term}, generation {held_generation}, which is obeyed"
+    )]
+    Older {
+        /// Its term.
+        term: u64,
+        /// Its generation.
+        generation: Generation,
+        /// The highest term seen.
+        held_term: u64,
+        /// The highest generation seen.
+        held_generation: Generation,
+    },
+}
+
+/// Says what to do about an assignment. A generation names one content for ever, within a cluster.
+fn judge(
+    assignment: &Assignment,
+    node: NodeId,
+    cluster: &str,
+    held: Option<&Assignment>,
+) -> Result<Verdict, Refusal> {
     if assignment.node != node {
-        tracing::error!(%node, other = %assignment.node, "got the assignment of another node");
-        return false;
+        return Err(Refusal::OtherNode(assignment.node));
+    }
+    let own = match (cluster, held) {
+        ("", Some(held)) => held.cluster.as_str(),
+        (told, _) => told,
+    };
+    if is_other_cluster(own, &assignment.cluster) {
+        return Err(Refusal::OtherCluster {
+            own: own.to_owned(),
+            found: assignment.cluster.clone(),
+        });
     }
     let Some(held) = held else {
-        return true;
+        return Ok(Verdict::News);
     };
-    if assignment.term < held.term {
-        tracing::warn!(
-            term = assignment.term,
-            seen = held.term,
-            "refused the assignment of a leader that was replaced"
-        );
-        return false;
+    if assignment.term < held.term || assignment.generation < held.generation {
+        return Err(Refusal::Older {
+            term: assignment.term,
+            generation: assignment.generation,
+            held_term: held.term,
+            held_generation: held.generation,
+        });
     }
-    assignment.generation > held.generation
+    let is_known = (assignment.term, assignment.generation) == (held.term, held.generation)
+        && assignment.cluster == held.cluster;
+    Ok(if is_known {
+        Verdict::Known
+    } else {
+        Verdict::News
+    })
 }
 
 /// Writes an assignment so that it is there after a power cut, whole or not at all; it holds secrets.
@@ -208,31 +284,58 @@ mod tests {
     use super::*;
     use crate::samples;
 
-    fn check(term: u64, generation: u64, expected: bool) {
+    fn judged(term: u64, generation: u64) -> Result<Verdict, Refusal> {
         let mut held = samples::assignment(Vec::new());
         (held.term, held.generation) = (5, Generation(10));
         let mut next = held.clone();
         (next.term, next.generation) = (term, Generation(generation));
-        assert_eq!(is_obeyed(&next, NodeId(1), Some(&held)), expected);
+        judge(&next, NodeId(1), "", Some(&held))
     }
 
     #[test]
     fn only_newer_assignments_of_a_current_term_are_obeyed() {
-        check(5, 11, true);
-        check(6, 11, true);
-        check(5, 10, false);
-        check(5, 9, false);
-        check(4, 11, false);
-        check(6, 9, false);
+        assert_eq!(judged(5, 11), Ok(Verdict::News));
+        assert_eq!(judged(6, 11), Ok(Verdict::News));
+        assert_eq!(judged(6, 10), Ok(Verdict::News));
+        assert_eq!(judged(5, 10), Ok(Verdict::Known));
+        for (term, generation) in [(5, 9), (4, 11), (4, 10), (6, 9)] {
+            assert!(matches!(
+                judged(term, generation),
+                Err(Refusal::Older { .. })
+            ));
+        }
     }
 
     #[test]
     fn an_assignment_of_another_node_is_refused() {
-        assert!(!is_obeyed(
-            &samples::assignment(Vec::new()),
-            NodeId(2),
-            None
-        ));
+        assert_eq!(
+            judge(&samples::assignment(Vec::new()), NodeId(2), "", None),
+            Err(Refusal::OtherNode(NodeId(1)))
+        );
+    }
+
+    #[test]
+    fn an_assignment_of_another_cluster_is_refused_whoever_knows_the_own_one() {
+        let of = |cluster: &str| Assignment {
+            cluster: cluster.to_owned(),
+            generation: Generation(99),
+            ..samples::assignment(Vec::new())
+        };
+        let other = |own: &str| {
+            Err(Refusal::OtherCluster {
+                own: own.to_owned(),
+                found: "b".to_owned(),
+            })
+        };
+
+        assert_eq!(judge(&of("b"), NodeId(1), "a", None), other("a"));
+        assert_eq!(judge(&of("b"), NodeId(1), "", Some(&of("a"))), other("a"));
+        assert_eq!(judge(&of(""), NodeId(1), "a", None), Ok(Verdict::News));
+        // What is learned is kept.
+        assert_eq!(
+            judge(&of("b"), NodeId(1), "", Some(&of(""))),
+            Ok(Verdict::News)
+        );
     }
 
     #[test]

@@ -29,6 +29,8 @@ const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(2);
 /// What the loop publishes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Snapshot {
+    /// Whose the assignment is; empty when it does not say, or there is none.
+    pub(crate) cluster: String,
     pub(crate) assignment: Generation,
     pub(crate) instances: Vec<InstanceReport>,
     pub(crate) builds: Vec<BuildReport>,
@@ -43,6 +45,7 @@ impl Snapshot {
             .map(|assigned| (assigned.id, assigned.goal))
             .collect();
         Self {
+            cluster: assignment.map_or_else(String::new, |held| held.cluster.clone()),
             assignment: assignment.map_or(Generation(0), |held| held.generation),
             instances: local
                 .instances
@@ -152,6 +155,10 @@ impl Reporter {
                 self.talking.crash.at(CrashPoint::BeforeReport);
             }
             let report = Report {
+                cluster: match self.talking.cluster.as_str() {
+                    "" => snapshot.cluster,
+                    told => told.to_owned(),
+                },
                 node: self.talking.node,
                 heart: Some(HeartReport {
                     incarnation,

@@ -18,6 +18,7 @@ use crate::shim::{ProcessIdentity, ProcessRecord};
 /// An assignment of generation 1 with these instances.
 pub(crate) fn assignment(instances: Vec<AssignedInstance>) -> Assignment {
     Assignment {
+        cluster: String::new(),
         node: NodeId(1),
         term: 1,
         generation: Generation(1),

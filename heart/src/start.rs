@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::assignment::Assignment;
+use common::id::is_other_cluster;
 use rustix::fs::FlockOperation;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -121,6 +122,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     supervise_adopted(&executor, &found.local, &assignments);
     let talking = Talking {
         node: config.node,
+        cluster: config.cluster.clone(),
         client: config.client.clone(),
         directories: directories.clone(),
         contact: Arc::clone(&contact),
@@ -240,7 +242,7 @@ fn look(config: &Config, ending: CancellationToken) -> Result<Found, Error> {
             tracing::error!(%error, "the assignment on disk cannot be read; waiting for a pacemaker");
             None
         })
-        .filter(|assignment| assignment.node == config.node);
+        .filter(|assignment| is_ours(assignment, config));
     let (journal, entries) = Journal::open(&directories.journal()).map_err(Error::Journal)?;
     let instances = adopt::adopt(&directories, entries, &boot_id).map_err(Error::Adopt)?;
     let taken: Vec<u16> = instances
@@ -260,6 +262,20 @@ fn look(config: &Config, ending: CancellationToken) -> Result<Found, Error> {
         packages,
         lock,
     })
+}
+
+/// False, and logged, for an assignment that another node or cluster left in the directory.
+fn is_ours(assignment: &Assignment, config: &Config) -> bool {
+    let is_ours =
+        assignment.node == config.node && !is_other_cluster(&config.cluster, &assignment.cluster);
+    if !is_ours {
+        tracing::error!(
+            node = %assignment.node,
+            cluster = assignment.cluster,
+            "the assignment on disk is of another node or cluster; waiting for a pacemaker"
+        );
+    }
+    is_ours
 }
 
 /// Watches over the processes that were adopted.

@@ -374,6 +374,7 @@ mod tests {
         let mut heard = Heard::default();
         let mut take = |incarnation, sequence, routes| {
             let report = Report {
+                cluster: String::new(),
                 node: NodeId(1),
                 heart: None,
                 router: Some(RouterReport {

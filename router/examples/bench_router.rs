@@ -55,6 +55,7 @@ fn table(backend: SocketAddr, hostnames: u64) -> Result<RoutingTable, Box<dyn Er
         routes.insert(name, route);
     }
     Ok(RoutingTable {
+        cluster: String::new(),
         generation: Generation(1),
         routes,
     })

@@ -27,6 +27,9 @@ pub const DEFAULT_CONNECTIONS_MAX: usize = 9_000;
 pub struct Config {
     /// The node that this router is; reports carry it.
     pub node: NodeId,
+    /// The id of the cluster that the node belongs to: a table of another one is refused. Empty:
+    /// the cluster of the first table is kept to.
+    pub cluster: String,
     /// Where the last routing table and the access log are kept; made when it is missing.
     pub data_dir: PathBuf,
     /// The public address; port 0 takes a free one.
@@ -69,6 +72,7 @@ impl Config {
     pub fn new(node: NodeId, data_dir: PathBuf, client: Client) -> Self {
         Self {
             node,
+            cluster: String::new(),
             data_dir,
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)),
             workers: 0,

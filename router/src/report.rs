@@ -4,7 +4,7 @@
 //! acknowledgement in one. It runs beside the workers and never holds them up.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::assignment::{REPORT_INTERVAL, Report, RouterReport};
 use common::id::NodeId;
@@ -17,6 +17,9 @@ use crate::table::Tables;
 
 /// A leader that has not taken a report by now is not going to; the next one says more anyway.
 const POST_LIMIT: Duration = Duration::from_secs(3);
+/// A report that took longer, or failed, found a pacemaker that has died or hangs: the watch, which
+/// may wait on the same one, is begun anew. Ordinary reports take some milliseconds.
+const SLOW: Duration = Duration::from_millis(700);
 
 /// Reports until `shutdown`.
 pub(crate) async fn run(
@@ -28,18 +31,25 @@ pub(crate) async fn run(
     let incarnation = random::seed();
     let mut sequence = 0;
     let mut is_heard = true;
+    let mut is_prompt = true;
     loop {
         sequence += 1;
         let report = Report {
+            cluster: tables.cluster(),
             node,
             heart: None,
             router: Some(observe(&tables, incarnation, sequence)),
         };
+        let begun = Instant::now();
         let posted = tokio::select! {
             posted = timeout(POST_LIMIT, client.report(&report)) => posted,
             () = shutdown.cancelled() => return,
         };
         let was_heard = std::mem::replace(&mut is_heard, matches!(posted, Ok(Ok(()))));
+        let was_prompt = std::mem::replace(&mut is_prompt, is_heard && begun.elapsed() < SLOW);
+        if is_prompt != was_prompt {
+            tables.watch_anew.notify_one();
+        }
         match posted {
             Ok(Ok(())) => {}
             Ok(Err(error)) if was_heard => {

@@ -26,6 +26,8 @@ pub(crate) struct CompiledRoute {
 /// A whole routing table, ready to be searched.
 #[derive(Debug, Default)]
 pub(crate) struct CompiledTable {
+    /// The cluster's id; empty when it is not known.
+    pub(crate) cluster: Box<str>,
     pub(crate) generation: Generation,
     exact: HashMap<Box<str>, Arc<CompiledRoute>>,
     /// Keyed by what follows `*.`.
@@ -98,6 +100,7 @@ impl Registry {
             known.left.get_or_insert(generation);
         }
         let mut compiled = CompiledTable {
+            cluster: table.cluster.as_str().into(),
             generation,
             exact: HashMap::with_capacity(table.routes.len()),
             wildcards: HashMap::new(),
@@ -242,6 +245,7 @@ mod tests {
 
     fn table(generation: u64, routes: &[(&str, Route)]) -> RoutingTable {
         RoutingTable {
+            cluster: String::new(),
             generation: Generation(generation),
             routes: routes
                 .iter()

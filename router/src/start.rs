@@ -109,8 +109,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     })?;
     let workers = config.worker_count();
     let file = TableFile::in_directory(&config.data_dir);
-    let tables = Tables::new(workers);
-    if let Some(table) = file.load() {
+    let tables = Tables::new(workers, config.cluster.clone());
+    if let Some(table) = file.load(&config.cluster) {
         tracing::info!(
             generation = table.generation.0,
             routes = table.routes.len(),

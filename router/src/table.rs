@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use common::id::Generation;
+use common::id::{Generation, is_other_cluster};
 use common::routing_table::RoutingTable;
 use pacemaker_client::Client;
 use tokio::sync::{Notify, watch};
@@ -36,11 +36,15 @@ const ROUTES_COMPILED_INLINE: usize = 2_000;
 /// The table in use, and who has taken it.
 #[derive(Debug)]
 pub(crate) struct Tables {
+    /// The id of the cluster that the node was told to belong to; empty: that of its table.
+    own_cluster: String,
     pub(crate) current: Arc<ArcSwap<CompiledTable>>,
     registry: Mutex<Registry>,
     workers: Box<[Signal]>,
     /// Wakes the reporter.
     pub(crate) changed: Arc<Notify>,
+    /// Asks for newer tables anew: whoever was asked may be gone.
+    pub(crate) watch_anew: Notify,
     started: Instant,
     /// When a pacemaker last answered a watch, milliseconds since `started` plus one; 0 is never.
     contact_ms: AtomicU64,
@@ -54,13 +58,15 @@ struct Signal {
 }
 
 impl Tables {
-    pub(crate) fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize, own_cluster: String) -> Self {
         let changed = Arc::new(Notify::new());
         Self {
+            own_cluster,
             current: Arc::new(ArcSwap::from_pointee(CompiledTable::default())),
             registry: Mutex::new(Registry::new(workers, Arc::clone(&changed))),
             workers: (0..workers).map(|_| Signal::default()).collect(),
             changed,
+            watch_anew: Notify::new(),
             started: Instant::now(),
             contact_ms: AtomicU64::new(0),
         }
@@ -69,6 +75,20 @@ impl Tables {
     /// Runs `work` on the registry; never called by a request.
     pub(crate) fn with_registry<T>(&self, work: impl FnOnce(&mut Registry) -> T) -> T {
         work(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The id of the cluster that this router belongs to; empty while it does not know.
+    pub(crate) fn cluster(&self) -> String {
+        if self.own_cluster.is_empty() {
+            self.current.load().cluster.to_string()
+        } else {
+            self.own_cluster.clone()
+        }
+    }
+
+    /// True for a table of another cluster: its instances are strangers, whatever its generation.
+    pub(crate) fn is_foreign(&self, table: &RoutingTable) -> bool {
+        is_other_cluster(&self.cluster(), &table.cluster)
     }
 
     /// Swaps to `table` when it is newer than the one in use, and wakes every worker.
@@ -148,37 +168,38 @@ pub(crate) async fn follow(
     let (keep, kept) = watch::channel(None);
     let keeper = tokio::spawn(keep_on_disk(file.clone(), kept));
     let mut wait = Backoff::default();
+    // The first question is answered at once: it shows whose cluster this is.
+    let mut is_confirmed = false;
     let mut is_reachable = true;
     loop {
-        let after = tables.current.load().generation;
+        let held = tables.current.load().generation;
+        let after = if is_confirmed { held } else { Generation(0) };
         let begun = Instant::now();
         let answer = tokio::select! {
             answer = client.watch_routes(after) => answer,
+            () = tables.watch_anew.notified() => continue,
             () = shutdown.cancelled() => break,
         };
         let made_progress = match answer {
-            Ok(Some(table)) => {
-                tables.note_contact();
-                let table = Arc::new(table);
-                let is_newer = install(&tables, &table, &file).await;
-                if is_newer {
-                    tracing::debug!(
-                        generation = table.generation.0,
-                        routes = table.routes.len(),
-                        "took a newer routing table"
-                    );
-                    keep.send_replace(Some(table));
-                } else {
-                    tracing::warn!(
-                        found = table.generation.0,
-                        held = after.0,
-                        "the cluster's routing table is not newer than ours; keeping ours"
+            Ok(Some(table)) if tables.is_foreign(&table) => {
+                if is_reachable {
+                    tracing::error!(
+                        own = tables.cluster(),
+                        found = table.cluster,
+                        "refused the routing table of another cluster; join this node anew, or point it at its own pacemakers"
                     );
                 }
-                is_newer
+                is_reachable = false;
+                false
+            }
+            Ok(Some(table)) => {
+                tables.note_contact();
+                is_confirmed = true;
+                take(&tables, table, &file, &keep).await
             }
             Ok(None) => {
                 tables.note_contact();
+                is_confirmed = true;
                 begun.elapsed() > RETRY_MAX
             }
             Err(error) => {
@@ -203,6 +224,34 @@ pub(crate) async fn follow(
     if let Err(error) = keeper.await {
         tracing::error!(%error, "the task that keeps the routing table failed");
     }
+}
+
+/// Takes a table of our own cluster: true when that was progress.
+async fn take(
+    tables: &Arc<Tables>,
+    table: RoutingTable,
+    file: &TableFile,
+    keep: &watch::Sender<Option<Arc<RoutingTable>>>,
+) -> bool {
+    let held = tables.current.load().generation;
+    let table = Arc::new(table);
+    if install(tables, &table, file).await {
+        tracing::debug!(
+            generation = table.generation.0,
+            routes = table.routes.len(),
+            "took a newer routing table"
+        );
+        keep.send_replace(Some(table));
+        return true;
+    }
+    if table.generation < held {
+        tracing::warn!(
+            found = table.generation.0,
+            held = held.0,
+            "the pacemaker's routing table is older than ours; keeping ours"
+        );
+    }
+    table.generation == held
 }
 
 async fn install(tables: &Arc<Tables>, table: &Arc<RoutingTable>, file: &TableFile) -> bool {
@@ -289,7 +338,7 @@ mod tests {
 
     #[test]
     fn only_a_newer_table_is_taken() {
-        let tables = Tables::new(1);
+        let tables = Tables::new(1, String::new());
         assert!(tables.install(&table(5)));
         assert!(!tables.install(&table(5)));
         assert!(!tables.install(&table(4)));
@@ -299,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_table_is_applied_when_every_worker_has_it() {
-        let tables = Tables::new(2);
+        let tables = Tables::new(2, String::new());
         assert!(tables.install(&table(5)));
         tables.acknowledge(0, Generation(5));
         assert_eq!(tables.applied(), Generation(0));

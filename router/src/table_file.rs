@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use common::id::is_other_cluster;
 use common::routing_table::RoutingTable;
 use serde::{Deserialize, Serialize};
 
@@ -56,12 +57,24 @@ impl TableFile {
         }
     }
 
-    /// Reads the newest table; `None` when there is none, or none that can be read.
-    pub(crate) fn load(&self) -> Option<RoutingTable> {
+    /// Reads the newest table of `cluster` (empty: any); `None` when there is none, or none that can
+    /// be read.
+    pub(crate) fn load(&self, cluster: &str) -> Option<RoutingTable> {
         let tables = [&self.path, &self.early].map(|path| load(path));
         tables
             .into_iter()
             .flatten()
+            .filter(|table| {
+                let is_foreign = is_other_cluster(cluster, &table.cluster);
+                if is_foreign {
+                    tracing::error!(
+                        own = cluster,
+                        found = table.cluster,
+                        "a kept routing table is of another cluster; starting without it"
+                    );
+                }
+                !is_foreign
+            })
             .max_by_key(|table| table.generation)
     }
 
@@ -141,7 +154,7 @@ mod tests {
     fn the_last_table_is_read_again() {
         let directory = tempfile::tempdir().unwrap();
         let file = TableFile::in_directory(directory.path());
-        assert_eq!(file.load(), None);
+        assert_eq!(file.load(""), None);
 
         for generation in 1..3 {
             let table = RoutingTable {
@@ -149,7 +162,7 @@ mod tests {
                 ..RoutingTable::default()
             };
             file.save(&table).unwrap();
-            assert_eq!(file.load(), Some(table));
+            assert_eq!(file.load(""), Some(table));
         }
     }
 
@@ -163,12 +176,12 @@ mod tests {
         };
         file.save(&table(1)).unwrap();
         file.save_early(&table(2)).unwrap();
-        assert_eq!(file.load(), Some(table(2)));
+        assert_eq!(file.load(""), Some(table(2)));
 
         file.save(&table(3)).unwrap();
-        assert_eq!(file.load(), Some(table(3)));
+        assert_eq!(file.load(""), Some(table(3)));
         std::fs::write(&file.early, "{").unwrap();
-        assert_eq!(file.load(), Some(table(3)));
+        assert_eq!(file.load(""), Some(table(3)));
     }
 
     #[test]
@@ -182,7 +195,7 @@ mod tests {
             b"\xff\x00",
         ] {
             std::fs::write(&file.path, damaged).unwrap();
-            assert_eq!(file.load(), None);
+            assert_eq!(file.load(""), None);
         }
     }
 }

@@ -62,6 +62,7 @@ impl Pacemaker {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let empty = Assignment {
+            cluster: String::new(),
             node: NODE,
             term: 1,
             generation: Generation(1),

@@ -21,6 +21,7 @@ impl State {
     pub fn assignment(&self, node: NodeId, term: u64) -> Option<Assignment> {
         let record = self.nodes.get(&node)?;
         Some(Assignment {
+            cluster: self.cluster_id(),
             node,
             term,
             generation: record.assignment_generation,
@@ -37,6 +38,12 @@ impl State {
                 .filter_map(|job| self.assigned_build(*job))
                 .collect(),
         })
+    }
+
+    /// The cluster's id; empty until it is initialised.
+    pub(crate) fn cluster_id(&self) -> String {
+        self.cluster()
+            .map_or_else(String::new, |(id, _)| id.to_owned())
     }
 
     /// The part of a node's assignment that can change.

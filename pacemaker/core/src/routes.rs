@@ -24,6 +24,7 @@ impl State {
     #[must_use]
     pub fn routes(&self) -> RoutingTable {
         RoutingTable {
+            cluster: self.cluster_id(),
             generation: self.routes_generation,
             routes: self
                 .table

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use common::assignment::Report;
+use common::id::is_other_cluster;
 use http::StatusCode;
 
 use crate::http::Api;
@@ -22,9 +23,15 @@ pub(crate) async fn take(
     Json(report): Json<Report>,
 ) -> Answer<StatusCode> {
     let node = report.node;
-    let is_known = api
-        .replica
-        .read(|state| state.assignment_generation(node).is_some());
+    let (is_known, other_cluster) = api.replica.read(|state| {
+        let is_known = state.assignment_generation(node).is_some();
+        let own = state.cluster().map_or("", |(id, _)| id);
+        let other = is_other_cluster(own, &report.cluster).then(|| own.to_owned());
+        (is_known, other)
+    });
+    if let Some(own) = other_cluster {
+        return Err(wrong_cluster(&own, &report.cluster));
+    }
     if !is_known {
         return Err(missing(node));
     }
@@ -39,4 +46,16 @@ pub(crate) async fn take(
         .await
         .map_err(|_| Failure::unavailable("stopping", "This pacemaker is stopping."))?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The node was joined to another cluster, or this one was made anew: its number means another node.
+fn wrong_cluster(own: &str, found: &str) -> Failure {
+    Failure::new(
+        StatusCode::CONFLICT,
+        "wrong_cluster",
+        "The node belongs to another cluster.",
+        format!(
+            "This is cluster {own}, the report is from a node of cluster {found}; join the node anew with an empty data directory, or point it at its own pacemakers."
+        ),
+    )
 }

@@ -58,6 +58,7 @@ async fn report_of_a_heart_whose_every_instance_has_failed_is_taken() {
     };
 
     let report = Report {
+        cluster: String::new(),
         node,
         heart: Some(HeartReport {
             incarnation: 1,

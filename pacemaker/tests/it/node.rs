@@ -55,6 +55,7 @@ pub(crate) fn description(api: &str) -> NodeDescription {
 
 async fn run_heart(client: Client, node: NodeId) {
     let mut held = Assignment {
+        cluster: String::new(),
         node,
         term: 0,
         generation: Generation(0),
@@ -65,6 +66,7 @@ async fn run_heart(client: Client, node: NodeId) {
     loop {
         sequence += 1;
         let report = Report {
+            cluster: String::new(),
             node,
             heart: Some(HeartReport {
                 incarnation: 1,
@@ -106,6 +108,7 @@ async fn run_router(client: Client, node: NodeId) {
     loop {
         sequence += 1;
         let report = Report {
+            cluster: String::new(),
             node,
             heart: None,
             router: Some(RouterReport {

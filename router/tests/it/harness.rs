@@ -143,6 +143,7 @@ pub(crate) fn route(backends: &[(u64, SocketAddr)]) -> Route {
 
 pub(crate) fn table(generation: Generation, routes: &[(&str, Route)]) -> RoutingTable {
     RoutingTable {
+        cluster: String::new(),
         generation,
         routes: routes
             .iter()

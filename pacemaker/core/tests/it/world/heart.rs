@@ -399,6 +399,7 @@ impl World {
             ..report
         };
         self.post(Report {
+            cluster: String::new(),
             node: heart.node,
             heart: Some(report),
             router: None,

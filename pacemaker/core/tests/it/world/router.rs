@@ -243,6 +243,7 @@ impl World {
             ..report
         };
         self.post(Report {
+            cluster: String::new(),
             node: router.node,
             heart: None,
             router: Some(report),
