@@ -72,7 +72,7 @@ STOPPING = threading.Event()
 with open("body.txt", encoding="utf-8") as file:
     BODY = file.read()
 
-server = Server(("127.0.0.1", int(sys.argv[1])), Request)
+server = Server(("0.0.0.0", int(sys.argv[1])), Request)
 
 
 def on_term(_number, _frame):

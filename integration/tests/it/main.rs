@@ -21,6 +21,8 @@ mod leaks;
 #[cfg(test)]
 mod login;
 #[cfg(test)]
+mod network;
+#[cfg(test)]
 mod readme;
 #[cfg(test)]
 mod rollout;
