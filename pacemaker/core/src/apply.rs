@@ -10,6 +10,7 @@ mod instances;
 mod jobs;
 mod joins;
 mod nodes;
+mod packages;
 mod steps;
 mod workspaces;
 
@@ -75,6 +76,7 @@ impl State {
             }
             Command::RegisterNode { description } => transition.register_node(description),
             Command::CommitPackage { package } => transition.commit_package(package),
+            Command::ForgetPackages { digests } => Ok(transition.forget_packages(digests)),
             Command::Deploy {
                 workspace,
                 spec,

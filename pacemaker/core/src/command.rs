@@ -92,10 +92,15 @@ pub enum Command {
         /// What it said.
         description: NodeDescription,
     },
-    /// A package has been stored and verified.
+    /// A package has been stored and verified on a majority of the pacemakers.
     CommitPackage {
         /// Which.
         package: PackageReference,
+    },
+    /// The leader's collector found packages that nothing needs; those that are needed stay.
+    ForgetPackages {
+        /// Which.
+        digests: BTreeSet<Digest>,
     },
     /// A user deploys: makes the application if there is none, a version, and a job.
     Deploy {

@@ -20,6 +20,7 @@ use common::id::{
 use common::job::Job;
 use common::node::{Node, NodeState, Role};
 use common::routing_table::Route;
+use common::time::Timestamp;
 use common::workspace::Workspace;
 use serde::{Deserialize, Serialize};
 
@@ -236,6 +237,26 @@ impl State {
             .flat_map(|application| application.versions.values())
             .flat_map(|version| std::iter::once(&version.source).chain(version.package.as_ref()))
             .map(|package| package.digest.clone())
+            .collect()
+    }
+
+    /// Every committed package by digest.
+    #[must_use]
+    pub fn packages(&self) -> &BTreeMap<Digest, PackageRecord> {
+        &self.packages
+    }
+
+    /// The packages that may be forgotten: no kept version needs them, and they were committed
+    /// longer ago than [`PACKAGE_GRACE`](limits::PACKAGE_GRACE).
+    #[must_use]
+    pub fn needless_packages(&self, now: Timestamp) -> BTreeSet<Digest> {
+        let referenced = self.referenced_packages();
+        self.packages
+            .iter()
+            .filter(|(digest, record)| {
+                now.since(record.committed) > limits::PACKAGE_GRACE && !referenced.contains(*digest)
+            })
+            .map(|(digest, _)| digest.clone())
             .collect()
     }
 

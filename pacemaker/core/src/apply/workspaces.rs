@@ -1,8 +1,7 @@
-//! The cluster itself, its workspaces, and the packages in its store.
+//! The cluster itself and its workspaces.
 
 use std::collections::BTreeMap;
 
-use common::assignment::PackageReference;
 use common::id::{HostPattern, WorkspaceId, WorkspaceStub};
 use common::node::NodeDescription;
 use common::workspace::Workspace;
@@ -13,8 +12,8 @@ use crate::apply::reject;
 use crate::command::{
     ClusterSettings, JoinTokenRecord, Outcome, Rejection, RejectionCode, TokenRole,
 };
-use crate::state::limits::{NAME_MAX_CHARACTERS, PACKAGES_MAX, TAGS_MAX_BYTES, WORKSPACES_MAX};
-use crate::state::records::{Cluster, PackageRecord};
+use crate::state::limits::{NAME_MAX_CHARACTERS, TAGS_MAX_BYTES, WORKSPACES_MAX};
+use crate::state::records::Cluster;
 use crate::transition::Transition;
 
 /// The workspace that every cluster begins with.
@@ -121,41 +120,6 @@ impl Transition<'_> {
             },
         );
         id
-    }
-
-    /// A package is in the store from here on; twice is once.
-    pub(super) fn commit_package(
-        &mut self,
-        package: &PackageReference,
-    ) -> Result<Outcome, Rejection> {
-        match self.state.packages.get(&package.digest) {
-            Some(known) if known.size == package.size => return Ok(Outcome::Done),
-            Some(known) => {
-                return Err(reject(
-                    RejectionCode::Invalid,
-                    format!(
-                        "package {} has {} bytes, not {}",
-                        package.digest, known.size, package.size
-                    ),
-                ));
-            }
-            None => {}
-        }
-        if self.state.packages.len() >= PACKAGES_MAX {
-            return Err(reject(
-                RejectionCode::LimitExceeded,
-                format!("the store has {PACKAGES_MAX} packages, the most that it may have"),
-            ));
-        }
-        let committed = self.now();
-        self.state.packages.insert(
-            package.digest.clone(),
-            PackageRecord {
-                size: package.size,
-                committed,
-            },
-        );
-        Ok(Outcome::Done)
     }
 }
 

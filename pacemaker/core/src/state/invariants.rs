@@ -48,6 +48,11 @@ impl State {
                 broken.push(format!("instance {id} has no package"));
             }
         }
+        for digest in self.referenced_packages() {
+            if !self.packages.contains_key(&digest) {
+                broken.push(format!("package {digest} is needed and not in the store"));
+            }
+        }
         let listed: BTreeSet<_> = self
             .nodes
             .values()

@@ -10,6 +10,9 @@ pub const NODES_MAX: usize = 10_000;
 pub const JOIN_TOKENS_MAX: usize = 1_000;
 /// How long after its expiry a join token is kept, so that a node whose answer was lost is known.
 pub const JOIN_TOKEN_KEPT: Span = Span::seconds(3600);
+/// Restarts of an instance on one node before another node is tried: with the hearts' back-off (at
+/// once, then 1 s doubling) about a quarter of a minute of crashes.
+pub const RESTARTS_ON_ONE_NODE: u32 = 5;
 /// Applications of a cell; each costs a few kilobytes of every snapshot per version.
 pub const APPLICATIONS_MAX: usize = 10_000;
 /// Versions kept per application: enough to go back weeks, few enough for a short list.
@@ -26,6 +29,9 @@ pub const INSTANCES_MAX: usize = 100_000;
 pub const HOSTNAMES_PER_VERSION_MAX: usize = 200;
 /// Packages known; the collector removes what no version needs.
 pub const PACKAGES_MAX: usize = 100_000;
+/// How long a package that no version needs is kept: from an upload to its deployment, even when
+/// the pacemakers are away meanwhile, and long enough to deploy the same again without an upload.
+pub const PACKAGE_GRACE: Span = Span::seconds(60 * 60);
 /// Finished jobs kept per application: what a person scrolls through.
 pub const JOBS_PER_APPLICATION_MAX: usize = 50;
 /// Finished jobs kept in all.

@@ -3,6 +3,7 @@
 mod deployments;
 mod instances;
 mod names;
+mod packages;
 mod switchovers;
 
 use common::api::VersionState;
