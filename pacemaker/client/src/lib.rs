@@ -1,16 +1,20 @@
 //! Typed HTTP client of a Paasmaker cluster.
 //!
 //! A [`Client`] knows one or more pacemakers; it keeps to the one that answered last and tries the
-//! others when that one cannot be reached. It carries a bearer token, never prints it, and turns
-//! every answer that is not a success into an [`Error`] with the problem document in it. Used by
-//! hearts and routers (watches, reports, packages) and by the command line.
+//! others when that one cannot be reached or cannot answer now. It shows a bearer token or a node's
+//! certificate ([`tls`]), never prints either, and turns every answer that is not a success into an
+//! [`Error`] with the problem document in it. Used by hearts and routers (watches, reports, packages),
+//! by pacemakers among themselves and by the command line. [`join`] makes a machine a node.
 //!
 //! It decides nothing and retries only what is safe: a request that changes something carries an
-//! `Idempotency-Key` when its caller gives one.
+//! `Idempotency-Key` when its caller gives one, and what carries none has the same effect twice.
 
+mod administration;
 mod error;
+mod join;
 mod logs;
 mod packages;
+pub mod tls;
 mod transport;
 
 use common::api::{
@@ -28,8 +32,10 @@ use common::workspace::Workspace;
 use reqwest::Method;
 
 pub use crate::error::Error;
+pub use crate::join::{JoinError, fetch_authority, join};
 pub use crate::logs::{LogChunk, LogPosition};
 pub use crate::packages::{Stored, UPLOAD_LENGTH};
+use crate::tls::Tls;
 use crate::transport::{Transport, read_json};
 
 /// A connection to a cluster; cloning it shares its connections.
@@ -81,8 +87,50 @@ impl Client {
     /// reaches for nothing yet.
     pub fn new(endpoints: &[String], token: &str) -> Result<Self, Error> {
         Ok(Self {
-            transport: Transport::new(endpoints, token)?,
+            transport: Transport::with_token(endpoints, token, None)?,
         })
+    }
+
+    /// Makes a client of a person for these endpoints (`https://host:port`): it talks only to
+    /// pacemakers that the authority (PEM) has signed.
+    ///
+    /// # Errors
+    /// As [`Client::new`], and refuses what is no certificate.
+    pub fn with_authority(
+        endpoints: &[String],
+        token: &str,
+        authority_pem: &str,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            transport: Transport::with_token(endpoints, token, Some(authority_pem))?,
+        })
+    }
+
+    /// Makes a client of a node for these endpoints (`https://host:port`): it shows the node's
+    /// certificate of the moment.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn with_tls(endpoints: &[String], tls: &Tls) -> Result<Self, Error> {
+        Ok(Self {
+            transport: Transport::with_tls(endpoints, tls)?,
+        })
+    }
+
+    /// Knows these pacemakers from now on, and so do all clones. What is no URL is left out; a list
+    /// without any changes nothing.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the list is the client's from now on"
+    )]
+    pub fn set_endpoints(&self, endpoints: Vec<String>) {
+        self.transport.set_endpoints(&endpoints);
+    }
+
+    /// The pacemakers that it knows.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        self.transport.endpoints()
     }
 
     /// The cluster in a few numbers.
@@ -148,9 +196,8 @@ impl Client {
     /// See [`Error`].
     pub async fn report(&self, report: &Report) -> Result<(), Error> {
         self.transport
-            .change("report", Method::POST, paths::REPORTS, report, None)
+            .report("report", paths::REPORTS, report)
             .await
-            .map(|_| ())
     }
 
     /// Registers a node, or updates what is known of it.

@@ -6,7 +6,7 @@ use common::id::{InstanceId, JobId};
 use reqwest::{Method, StatusCode};
 
 use crate::error::Error;
-use crate::transport::{ANSWER_TIMEOUT, WATCH_TIMEOUT, accept};
+use crate::transport::{ANSWER_TIMEOUT, Effort, WATCH_TIMEOUT, accept};
 use crate::{Client, fill};
 
 /// A piece of a log.
@@ -80,7 +80,7 @@ impl Client {
         let length = bytes.len();
         let response = self
             .transport
-            .send(action, Method::POST, &path, |request| {
+            .send(action, Method::POST, &path, Effort::OneRound, |request| {
                 request
                     .query(&[("offset", offset)])
                     .body(bytes.clone())
@@ -111,7 +111,7 @@ impl Client {
         let query = [begin, ("follow", follow.to_string())];
         let response = self
             .transport
-            .send(action, Method::GET, path, |request| {
+            .send(action, Method::GET, path, Effort::OneRound, |request| {
                 request.query(&query).timeout(WATCH_TIMEOUT)
             })
             .await?;

@@ -12,7 +12,7 @@ use tokio::io::AsyncSeekExt as _;
 use tokio_util::io::ReaderStream;
 
 use crate::error::Error;
-use crate::transport::{ANSWER_TIMEOUT, accept};
+use crate::transport::{ANSWER_TIMEOUT, Effort, accept};
 use crate::{Client, fill};
 
 /// `Upload-Length`: the whole size of a package, sent with each part of it.
@@ -41,7 +41,7 @@ impl Client {
         let path = fill(paths::PACKAGE, &[("{digest}", digest.as_str())]);
         let response = self
             .transport
-            .send(action, Method::HEAD, &path, |request| {
+            .send(action, Method::HEAD, &path, Effort::OneRound, |request| {
                 request.timeout(ANSWER_TIMEOUT)
             })
             .await?;
@@ -122,7 +122,7 @@ impl Client {
         let url = fill(paths::PACKAGE, &[("{digest}", package.digest.as_str())]);
         let response = self
             .transport
-            .send(action, Method::PUT, &url, |request| {
+            .send(action, Method::PUT, &url, Effort::OneRound, |request| {
                 // A second endpoint gets an empty body: the offset it then reports is resumed from.
                 let body = body
                     .lock()
@@ -155,7 +155,7 @@ impl Client {
         let path = fill(paths::PACKAGE, &[("{digest}", digest.as_str())]);
         let response = self
             .transport
-            .send(action, Method::GET, &path, |request| {
+            .send(action, Method::GET, &path, Effort::OneRound, |request| {
                 if offset == 0 {
                     request
                 } else {
