@@ -8,6 +8,7 @@ GET /exit         ends the process at once with code 3
 GET /up           200, or 503 while a file "unhealthy" is there
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -67,6 +68,16 @@ class Server(ThreadingHTTPServer):
 # A file that makes every start fail.
 if os.path.exists(os.environ.get("CRASH_FILE", "")):
     sys.exit("told to crash")
+
+# A lock that one process on all machines can have at a time; who finds it taken leaves a mark.
+if os.environ.get("EXCLUSIVE_LOCK"):
+    LOCK = open(os.environ["EXCLUSIVE_LOCK"], "w", encoding="utf-8")
+    try:
+        fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with open(os.environ["EXCLUSIVE_LOCK"] + ".taken", "a", encoding="utf-8") as mark:
+            print(os.environ.get("PM_INSTANCE"), file=mark)
+        sys.exit("another process is alive")
 
 STOPPING = threading.Event()
 with open("body.txt", encoding="utf-8") as file:

@@ -5,6 +5,8 @@ mod architecture;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod death;

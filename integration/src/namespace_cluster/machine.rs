@@ -1,0 +1,149 @@
+//! One machine: its directory, its roles and the agent's process.
+
+use std::fs::OpenOptions;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::network::Network;
+use crate::pm::pm_program;
+
+/// A machine with what it keeps over restarts.
+#[derive(Debug)]
+pub(super) struct Machine {
+    number: u8,
+    directory: PathBuf,
+    roles: String,
+    agent: Option<Child>,
+    boots: u32,
+}
+
+/// The data directory of a machine.
+pub(super) fn data(cluster: &Path, machine: u8) -> PathBuf {
+    directory(cluster, machine).join("data")
+}
+
+/// What a machine's agent said.
+pub(super) fn log(cluster: &Path, machine: u8) -> PathBuf {
+    directory(cluster, machine).join("agent.log")
+}
+
+fn directory(cluster: &Path, machine: u8) -> PathBuf {
+    cluster.join(format!("machine-{machine}"))
+}
+
+impl Machine {
+    /// Unpacks a new machine.
+    pub(super) fn set_up(cluster: &Path, number: u8, roles: &str) -> Result<Self> {
+        let directory = directory(cluster, number);
+        std::fs::create_dir_all(&directory).context("making a machine's directory")?;
+        let machine = Self {
+            number,
+            directory,
+            roles: roles.to_owned(),
+            agent: None,
+            boots: 0,
+        };
+        machine.write_boot_id()?;
+        Ok(machine)
+    }
+
+    /// What the node is called.
+    pub(super) fn name(&self) -> String {
+        format!("machine-{}", self.number)
+    }
+
+    /// The roles, as they are typed.
+    pub(super) fn roles(&self) -> &str {
+        &self.roles
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    fn boot_id(&self) -> PathBuf {
+        self.directory.join("boot_id")
+    }
+
+    /// A boot id that no other boot has.
+    fn write_boot_id(&self) -> Result<()> {
+        let text = format!(
+            "{:08x}-{:04x}-4000-8000-{:012x}\n",
+            self.boots,
+            self.number,
+            std::process::id()
+        );
+        std::fs::write(self.boot_id(), text).context("writing a boot id")
+    }
+
+    /// Starts the agent.
+    pub(super) fn start(
+        &mut self,
+        network: &Network,
+        advertise: SocketAddr,
+        token: Option<&str>,
+    ) -> Result<()> {
+        ensure!(!self.is_running()?, "the agent of {} runs", self.name());
+        let output = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.directory.join("agent.log"))
+            .context("opening a file for the agent's output")?;
+        let mut command = network.command(self.number, &self.boot_id(), &pm_program()?);
+        command
+            .arg("agent")
+            .arg("--data-dir")
+            .arg(self.data())
+            .args(["--roles", &self.roles])
+            .args(["--advertise", &advertise.to_string()])
+            .args(["--name", &self.name()]);
+        if let Some(token) = token {
+            command.args(["--join", token]);
+        }
+        command
+            .env("XDG_CONFIG_HOME", self.directory.join("config"))
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().context("sharing the output file")?)
+            .stderr(output);
+        self.agent = Some(command.spawn().context("starting pm agent")?);
+        Ok(())
+    }
+
+    /// True while the agent's process exists.
+    pub(super) fn is_running(&mut self) -> Result<bool> {
+        let Some(agent) = &mut self.agent else {
+            return Ok(false);
+        };
+        let ended = agent.try_wait().context("looking after the agent")?;
+        Ok(ended.is_none())
+    }
+
+    /// The agent's process.
+    pub(super) fn pid(&self) -> Result<u32> {
+        let agent = self.agent.as_ref().context("the agent runs")?;
+        Ok(agent.id())
+    }
+
+    /// Sends a signal to the agent alone.
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.pid()?).context("a process id fits")?;
+        kill(Pid::from_raw(pid), signal).context("sending a signal to the agent")
+    }
+
+    /// Takes the end of the agent's process, which was killed.
+    pub(super) fn reap(&mut self) -> Result<()> {
+        let mut agent = self.agent.take().context("the agent was started")?;
+        agent.wait().context("waiting for the agent").map(|_| ())
+    }
+
+    /// The next start is that of another boot.
+    pub(super) fn boot(&mut self) -> Result<()> {
+        self.boots += 1;
+        self.write_boot_id()
+    }
+}
