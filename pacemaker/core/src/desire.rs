@@ -3,14 +3,18 @@
 //! Both the planner, which wishes, and apply, which checks the wish again, ask here; so they
 //! cannot disagree.
 
+mod crew;
+
 use std::collections::BTreeMap;
 
 use common::application::InstanceTypeSpec;
-use common::id::InstanceId;
+use common::id::{InstanceId, NodeId};
 use common::instance::{InstanceGoal, InstanceState};
 use common::time::{Span, Timestamp};
 
+use self::crew::Crew;
 use crate::state::State;
+use crate::state::limits::RESTARTS_ON_ONE_NODE;
 use crate::state::records::{Application, Exposure, Instance, Version, VersionGoal};
 
 /// What is wanted of one instance.
@@ -32,14 +36,6 @@ pub(crate) struct TypeDesire {
     /// How many more are to be placed.
     pub(crate) missing: u32,
 }
-
-/// How much an instance is worth keeping: the smallest are kept.
-///
-/// Those that serve come first, the longest serving before the others, so that an instance which
-/// comes back from a silent node does not displace its replacement; those that already leave the
-/// table come last, so that a choice once made is kept. Where none is to run, all leave the table,
-/// and that says nothing about which are kept.
-type Rank = (u8, Timestamp, InstanceId);
 
 impl State {
     /// What is wanted of the instances of one type of one version.
@@ -64,54 +60,27 @@ impl State {
             };
         };
         let quantity = usize::try_from(version.quantity(&spec.name)).unwrap_or(usize::MAX);
-        let (mut lost, mut live): (Vec<&Instance>, Vec<&Instance>) = assigned
-            .into_iter()
-            .partition(|instance| instance.seen.state == InstanceState::Lost);
-        live.sort_by_key(|instance| rank(instance, goal));
-        lost.sort_by_key(|instance| rank(instance, goal));
-        let kept_live = live.len().min(quantity);
-        let met = live
-            .iter()
-            .filter(|instance| is_met(instance, goal))
-            .count();
-        // A lost instance of an exclusive type is removed before its replacement may start; one of
-        // another type is kept until its replacement serves.
-        let are_replaced = spec.exclusive && self.has_feasible_node(spec);
-        let kept_lost = if are_replaced {
-            0
+        let crew = Crew::new(self, spec, goal, assigned);
+        if spec.exclusive {
+            crew.exclusive_desire(goal, quantity)
         } else {
-            lost.len().min(quantity.saturating_sub(met))
-        };
-        let wanted = match goal {
-            InstanceGoal::Running => Wanted::Running,
-            InstanceGoal::Registered => Wanted::Registered,
-        };
-        let verdicts = |instances: &[&Instance], kept: usize| -> Vec<(InstanceId, Wanted)> {
-            instances
-                .iter()
-                .enumerate()
-                .map(|(position, instance)| {
-                    let verdict = if position < kept {
-                        wanted
-                    } else {
-                        Wanted::Gone
-                    };
-                    (instance.id, verdict)
-                })
-                .collect()
-        };
-        let moves = goal == InstanceGoal::Running && !spec.exclusive;
-        let present = if moves {
-            live.len()
-        } else {
-            live.len().saturating_add(kept_lost)
-        };
-        let mut all = verdicts(&live, kept_live);
-        all.extend(verdicts(&lost, kept_lost));
-        TypeDesire {
-            wanted: all.into_iter().collect(),
-            missing: u32::try_from(quantity.saturating_sub(present)).unwrap_or(u32::MAX),
+            crew.desire(goal, quantity)
         }
+    }
+
+    /// Nodes on which an instance of this type keeps crashing: another one is not tried there.
+    pub(crate) fn worn_nodes<'a>(
+        &'a self,
+        version: &'a Version,
+        spec: &'a InstanceTypeSpec,
+    ) -> impl Iterator<Item = NodeId> + 'a {
+        version
+            .instances
+            .iter()
+            .filter_map(|instance| self.instances.get(instance))
+            .filter(|instance| instance.assigned && instance.instance_type == spec.name)
+            .filter(|instance| !spec.exclusive && is_worn(instance))
+            .map(|instance| instance.node)
     }
 
     /// What is wanted of one instance; nothing of one that is not assigned.
@@ -213,6 +182,13 @@ pub(crate) fn has_no_process(state: InstanceState) -> bool {
     }
 }
 
+/// True when an instance has been restarted so often that another node is tried.
+///
+/// Its heart forgets the restarts when it has run well for a while.
+pub(crate) fn is_worn(instance: &Instance) -> bool {
+    instance.seen.restarts >= RESTARTS_ON_ONE_NODE
+}
+
 /// True when an instance is where its type's goal wants it.
 pub(crate) fn is_met(instance: &Instance, goal: InstanceGoal) -> bool {
     match goal {
@@ -230,18 +206,4 @@ pub(crate) fn is_met(instance: &Instance, goal: InstanceGoal) -> bool {
             | InstanceState::Stopped => true,
         },
     }
-}
-
-fn rank(instance: &Instance, goal: InstanceGoal) -> Rank {
-    let leaves = goal == InstanceGoal::Running && instance.exposure == Exposure::Withdrawn;
-    let class = match instance.seen.state {
-        _ if leaves => 6,
-        InstanceState::Running => 0,
-        InstanceState::Starting => 1,
-        InstanceState::Registered | InstanceState::Stopped => 2,
-        InstanceState::Allocated => 3,
-        InstanceState::Stopping => 4,
-        InstanceState::Failed | InstanceState::Lost => 5,
-    };
-    (class, instance.since, instance.id)
 }

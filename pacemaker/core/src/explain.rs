@@ -4,6 +4,7 @@
 //! by node where nodes matter, and ends with what a person can do. Nothing here changes anything.
 
 mod instance;
+mod nodes;
 mod waits;
 
 use common::api::{Explanation, VersionState};
@@ -200,8 +201,9 @@ impl State {
                 version.quantity(&spec.name),
                 spec.name
             ));
-            lines.extend(self.nodes_in_words(spec));
+            lines.extend(self.nodes_in_words(version, spec));
         }
+        lines.extend(self.drains_in_words(version, spec, &desire));
         for instance in self
             .instances_of(version)
             .filter(|instance| instance.instance_type == spec.name)

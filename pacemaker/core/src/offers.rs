@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::application::{InstanceTypeSpec, RuntimeSpec, VersionSpec};
+use common::id::NodeId;
 use common::node::NodeDescription;
 
 use crate::apply::reject;
@@ -21,9 +22,10 @@ impl State {
             .filter(|node| node.takes_instances() && suits(&node.node.description, spec))
     }
 
-    /// True when some node could take a new instance of this type.
-    pub(crate) fn has_feasible_node(&self, spec: &InstanceTypeSpec) -> bool {
-        self.feasible_nodes(spec).next().is_some()
+    /// True when some node but these could take a new instance of this type.
+    pub(crate) fn has_feasible_node(&self, spec: &InstanceTypeSpec, except: &[NodeId]) -> bool {
+        self.feasible_nodes(spec)
+            .any(|node| !except.contains(&node.node.id))
     }
 
     /// Nodes that could build.
@@ -63,7 +65,7 @@ pub(crate) fn suits(description: &NodeDescription, spec: &InstanceTypeSpec) -> b
 /// Refuses a version that no node could run or build, and lists what is offered.
 pub(crate) fn check_offered(state: &State, spec: &VersionSpec) -> Result<(), Rejection> {
     for instance_type in &spec.instance_types {
-        if state.has_feasible_node(instance_type) {
+        if state.has_feasible_node(instance_type, &[]) {
             continue;
         }
         let runtime = &instance_type.runtime;

@@ -33,7 +33,7 @@ impl Transition<'_> {
             .nodes
             .get(&node)
             .is_some_and(|node| node.takes_instances() && suits(&node.node.description, &spec));
-        if !is_feasible {
+        if !is_feasible || self.is_worn_out(id, number, &spec, node) {
             return Err(stale(format!("node {node} does not take this instance")));
         }
         let counter = &mut self.state.counters.instance;
@@ -70,6 +70,22 @@ impl Transition<'_> {
             self.set_goal(instance_id, InstanceGoal::Running, true);
         }
         Ok(())
+    }
+
+    fn is_worn_out(
+        &self,
+        id: ApplicationId,
+        number: VersionNumber,
+        spec: &InstanceTypeSpec,
+        node: NodeId,
+    ) -> bool {
+        let application = self.state.applications.get(&id);
+        application
+            .and_then(|application| application.versions.get(&number))
+            .is_some_and(|version| {
+                let mut worn = self.state.worn_nodes(version, spec);
+                worn.any(|worn| worn == node)
+            })
     }
 
     fn missing_type(

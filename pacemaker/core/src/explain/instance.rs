@@ -3,7 +3,7 @@
 use common::instance::{InstanceGoal, InstanceState};
 use common::node::Role;
 
-use crate::desire::Wanted;
+use crate::desire::{Wanted, is_worn};
 use crate::sightings::Sightings;
 use crate::state::State;
 use crate::state::records::{Exposure, Instance};
@@ -46,6 +46,12 @@ impl State {
                 "its heart has restarted it {} times and goes on, at once first, then after 1 s doubling to 5 min; see `pm logs --instance {}`",
                 instance.seen.restarts, instance.id
             ));
+            if is_worn(instance) {
+                lines.push(
+                    "it has used up its restarts on this node: another node is tried, if one fits, and it stays until another serves in its place"
+                        .to_owned(),
+                );
+            }
         }
         match instance.exposure {
             Exposure::In => lines.push("it has passed its start check and serves".to_owned()),

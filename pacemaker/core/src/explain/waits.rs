@@ -1,16 +1,13 @@
 //! What the cluster waits for: builders, nodes, instances, routers, requests.
 
-use common::application::InstanceTypeSpec;
-use common::id::{Generation, InstanceId, NodeId};
+use common::id::{Generation, InstanceId};
 use common::instance::InstanceState;
 use common::job::StepName;
-use common::node::{NodeState, Role};
 use common::time::Timestamp;
 
-use crate::offers::{offers, suits};
 use crate::sightings::Sightings;
 use crate::state::State;
-use crate::state::records::{Application, JobRecord, NodeRecord, Switch, SwitchPhase, Version};
+use crate::state::records::{Application, JobRecord, Switch, SwitchPhase, Version};
 
 impl State {
     /// What the step of a running job waits for.
@@ -39,7 +36,7 @@ impl State {
                 .instance_types
                 .iter()
                 .filter(|spec| self.desire(application, version, spec).missing > 0)
-                .flat_map(|spec| self.nodes_in_words(spec))
+                .flat_map(|spec| self.nodes_in_words(version, spec))
                 .collect(),
             StepName::Register | StepName::Start | StepName::Healthy => {
                 self.waits_for_instances(version, sightings)
@@ -175,60 +172,10 @@ impl State {
             })
             .collect()
     }
-
-    /// For each node, whether it could take an instance of this type, and why not.
-    pub(super) fn nodes_in_words(&self, spec: &InstanceTypeSpec) -> Vec<String> {
-        let hearts = || {
-            self.nodes
-                .values()
-                .filter(|node| node.has_role(Role::Heart))
-        };
-        if hearts().next().is_none() {
-            return vec!["no node has a heart: start one".to_owned()];
-        }
-        hearts()
-            .map(|node| {
-                format!(
-                    "{} {}",
-                    self.node_in_words(node.node.id),
-                    verdict(node, spec)
-                )
-            })
-            .collect()
-    }
-
-    pub(super) fn node_in_words(&self, node: NodeId) -> String {
-        match self.nodes.get(&node) {
-            Some(record) => format!("node {node} ({})", record.node.description.name),
-            None => format!("node {node}"),
-        }
-    }
 }
 
 fn is_exclusive(version: &Version, name: &common::id::InstanceTypeName) -> bool {
     version
         .instance_type(name)
         .is_some_and(|spec| spec.exclusive)
-}
-
-fn verdict(node: &NodeRecord, spec: &InstanceTypeSpec) -> String {
-    let description = &node.node.description;
-    let runtime = &spec.runtime;
-    if node.silent.contains(&Role::Heart) {
-        return "is silent".to_owned();
-    }
-    if !offers(description, runtime) {
-        return format!(
-            "does not offer {} version {}",
-            runtime.plugin, runtime.version
-        );
-    }
-    if !suits(description, spec) {
-        return "has not the tags or the zone that `placement` asks for".to_owned();
-    }
-    match node.node.state {
-        NodeState::Draining => "is being drained".to_owned(),
-        NodeState::Stopped => "was shut down".to_owned(),
-        NodeState::Active | NodeState::Down => "can take it".to_owned(),
-    }
 }

@@ -2,16 +2,24 @@
 //!
 //! Hearts and routers are judged apart: a router that hangs must not cost the instances on its
 //! machine, and a heart that hangs must not be waited for as a router.
+//!
+//! A node whose reports do not arrive may still answer the leader's direct probe: that is a sign of
+//! life too, but not for ever, because what cannot report cannot be relied on ([`PROBED_TTLS_MAX`]).
 
 use common::id::NodeId;
 use common::node::Role;
-use common::time::Timestamp;
+use common::time::{Span, Timestamp};
 
 use super::Wishes;
 use crate::action::Action;
 use crate::sightings::Sightings;
 use crate::state::State;
 use crate::state::records::NodeRecord;
+
+/// For how many times the TTL the answers to probes stand in for reports. Long enough for a
+/// network that loses one direction for a moment, short enough that a role which hangs on a machine
+/// that answers is given up.
+const PROBED_TTLS_MAX: u64 = 10;
 
 /// The roles that report.
 const REPORTING_ROLES: [Role; 2] = [Role::Heart, Role::Router];
@@ -21,7 +29,7 @@ pub(super) fn plan(wishes: &mut Wishes<'_>) {
     for node in wishes.state.nodes.values() {
         for role in reporting_roles(node) {
             let id = node.node.id;
-            let deadline = heard_at(wishes.sightings, node, role).after(ttl);
+            let deadline = silent_at(wishes.sightings, node, role, ttl);
             let is_silent = node.silent.contains(&role);
             if !is_silent && wishes.now >= deadline {
                 wishes.busy_nodes.insert(id);
@@ -49,7 +57,7 @@ pub(super) fn deadlines<'a>(
     state.nodes.values().flat_map(move |node| {
         reporting_roles(node)
             .filter(|role| !node.silent.contains(role))
-            .map(move |role| heard_at(sightings, node, role).after(ttl))
+            .map(move |role| silent_at(sightings, node, role, ttl))
     })
 }
 
@@ -59,12 +67,22 @@ fn reporting_roles(node: &NodeRecord) -> impl Iterator<Item = Role> {
         .filter(|role| node.has_role(*role))
 }
 
-/// The last sign of life: a report, the registration, or the leader's election, whichever came last.
-fn heard_at(sightings: &Sightings, node: &NodeRecord, role: Role) -> Timestamp {
-    last_report(sightings, node.node.id, role)
+/// When a role counts as silent, unless it is heard before.
+///
+/// The time begins at the last report, the registration, or the leader's election, whichever came
+/// last, and goes on with each answer to a probe, within bounds.
+fn silent_at(sightings: &Sightings, node: &NodeRecord, role: Role, ttl: Span) -> Timestamp {
+    let heard = last_report(sightings, node.node.id, role)
         .unwrap_or_default()
         .max(sightings.elected)
-        .max(node.registered)
+        .max(node.registered);
+    let probed = sightings
+        .probes
+        .get(&node.node.id)
+        .copied()
+        .unwrap_or_default();
+    let at_most = heard.after(Span(ttl.0.saturating_mul(PROBED_TTLS_MAX)));
+    heard.max(probed).after(ttl).min(at_most)
 }
 
 fn last_report(sightings: &Sightings, node: NodeId, role: Role) -> Option<Timestamp> {

@@ -197,8 +197,10 @@ fn best_node(
         .map(|instance| instance.node)
         .chain(chosen.iter().copied())
         .collect();
+    let worn: Vec<NodeId> = state.worn_nodes(version, spec).collect();
     state
         .feasible_nodes(spec)
+        .filter(|node| !worn.contains(&node.node.id))
         .map(|node| score(wishes, node, spec, &same_type))
         .min()
         .map(|score| score.node)

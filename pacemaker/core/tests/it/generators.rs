@@ -129,6 +129,9 @@ pub(crate) enum Op {
         is_heart: bool,
         is_router: bool,
     },
+    Drain(u8),
+    Undrain(u8),
+    Remove(u8),
     CreateWorkspace {
         number: u8,
     },
@@ -227,6 +230,9 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (1..5_u64, any::<bool>(), any::<bool>()).prop_map(|(node, is_heart, is_router)| {
             Op::Register { node, is_heart, is_router }
         }),
+        2 => any::<u8>().prop_map(Op::Drain),
+        2 => any::<u8>().prop_map(Op::Undrain),
+        1 => any::<u8>().prop_map(Op::Remove),
         1 => any::<u8>().prop_map(|number| Op::CreateWorkspace { number }),
         8 => (0..3_u8, 0..4_u32, shape(), any::<bool>()).prop_map(
             |(application, quantity, shape, promote)| Op::Deploy {

@@ -102,6 +102,16 @@ impl Machine {
                 let description = node(*number, &roles);
                 Some(Command::RegisterNode { description })
             }
+            Op::Drain(number) => Some(Command::DrainNode {
+                node: self.node(*number),
+            }),
+            Op::Undrain(number) => Some(Command::UndrainNode {
+                node: self.node(*number),
+            }),
+            // One stays, so that there is something to speak of.
+            Op::Remove(number) => (self.state.nodes().len() > 1).then(|| Command::RemoveNode {
+                node: self.node(*number),
+            }),
             Op::CreateWorkspace { number } => Some(Command::CreateWorkspace {
                 name: format!("Workspace {number}"),
                 stub: format!("w{}", number % 3).parse().unwrap(),
@@ -196,6 +206,9 @@ impl Machine {
                 };
             }
             Op::Register { .. }
+            | Op::Drain(_)
+            | Op::Undrain(_)
+            | Op::Remove(_)
             | Op::CreateWorkspace { .. }
             | Op::Deploy { .. }
             | Op::Start(_)
@@ -292,7 +305,7 @@ impl Machine {
                     state: *state,
                     port: *port,
                     pid: None,
-                    restarts: u32::from(*instance % 3),
+                    restarts: u32::from(*instance % 8),
                     failure: (*state == InstanceState::Failed).then(failure),
                 })
             })

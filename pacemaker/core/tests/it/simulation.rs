@@ -157,7 +157,7 @@ impl Simulation {
         let applications: Vec<ApplicationId> =
             self.world.state.applications().keys().copied().collect();
         let random = &mut self.world.random;
-        let choice = random.below(10);
+        let choice = random.below(12);
         let Some(application) = random.pick(&applications).copied() else {
             self.deploy();
             return;
@@ -189,6 +189,14 @@ impl Simulation {
                     u32::try_from(random.between(0, 4)).unwrap(),
                 )]),
             },
+            9 | 10 => {
+                let nodes: Vec<NodeId> = self.world.hearts.keys().copied().collect();
+                let node = *random.pick(&nodes).unwrap();
+                random
+                    .pick(&[Command::DrainNode { node }, Command::UndrainNode { node }])
+                    .unwrap()
+                    .clone()
+            }
             _ => {
                 let Some(job) = self.world.state.applications()[&application].job else {
                     return;
@@ -387,6 +395,9 @@ impl Simulation {
         for (_, repair) in std::mem::take(&mut self.repairs) {
             self.repair(repair);
         }
+        for node in self.world.state.nodes() {
+            self.try_command(&Command::UndrainNode { node: node.id });
+        }
         self.world.duplicates = 0;
         self.world.stale_plans = 0;
         let end = self.world.now.after(Span(HEALING_MS));
@@ -511,6 +522,6 @@ fn unlike_routers(world: &World) -> Option<String> {
     world
         .routers
         .values()
-        .find(|router| router.table != routes)
+        .find(|router| router.table.routes != routes.routes)
         .map(|router| format!("router {} has an old table", router.node))
 }

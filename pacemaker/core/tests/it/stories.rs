@@ -2,7 +2,9 @@
 
 mod deployments;
 mod instances;
+mod joins;
 mod names;
+mod nodes;
 mod packages;
 mod switchovers;
 

@@ -189,13 +189,16 @@ impl World {
         if !heart.is_connected || self.random.one_in(3) {
             return;
         }
+        let Some(newest) = self.state.assignment_generation(heart.node) else {
+            // A node that was removed is refused.
+            return;
+        };
         heart.contact = self.now;
         heart.may_run_exclusive = true;
         let held = heart
             .assignment
             .as_ref()
             .map_or(Generation(0), |held| held.generation);
-        let newest = self.state.assignment_generation(heart.node).unwrap();
         if newest <= held {
             return;
         }
