@@ -42,6 +42,8 @@ pub struct NamespaceCluster {
     pub network: Network,
     directory: Option<TempDir>,
     machines: BTreeMap<u8, Machine>,
+    /// Those that the cluster has removed, whose agents may run.
+    removed: Vec<Machine>,
     administrator_token: String,
     hostname: String,
     nodes: BTreeMap<u8, NodeId>,
@@ -68,8 +70,16 @@ impl NamespaceCluster {
     /// # Errors
     /// When something does not start: shows what the agents said.
     pub async fn start(roles: &[&str]) -> Result<Option<Self>> {
+        Self::start_with_room(roles, 0).await
+    }
+
+    /// As [`start`](Self::start), with room for so many machines that [`join`](Self::join) later.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with_room(roles: &[&str], room: u8) -> Result<Option<Self>> {
         let count = u8::try_from(roles.len()).context("a cluster has few machines")?;
-        let Some(network) = network_or_skip(count)? else {
+        let Some(network) = network_or_skip(count + room)? else {
             return Ok(None);
         };
         let mut cluster = Self {
@@ -81,6 +91,7 @@ impl NamespaceCluster {
                     .context("making a directory for a cluster")?,
             ),
             machines: BTreeMap::new(),
+            removed: Vec::new(),
             administrator_token: String::new(),
             hostname: String::new(),
             nodes: BTreeMap::new(),
@@ -104,26 +115,9 @@ impl NamespaceCluster {
     /// Makes the cluster on machine 1; gives a token for the next.
     async fn found(&mut self, roles: &str) -> Result<String> {
         let machine = Machine::set_up(self.directory(), 1, roles)?;
-        let (data, api, name) = (self.data(1), self.api(1).to_string(), machine.name());
-        let data = data.to_str().context("the directory's name is UTF-8")?;
-        let said: Initialised = self
-            .pm(&[
-                "cluster",
-                "init",
-                "--data-dir",
-                data,
-                "--advertise",
-                &api,
-                "--name",
-                &name,
-                "--format",
-                "json",
-            ])
-            .await?
-            .success()?
-            .json()?;
-        self.administrator_token = said.administrator_token;
         self.machines.insert(1, machine);
+        let said = self.initialise(1, "config").await?;
+        self.administrator_token = said.administrator_token;
         self.start_agent(1)?;
         let client = self.client_of(1)?;
         let view = eventually("the founder leads", || async {
@@ -136,6 +130,36 @@ impl NamespaceCluster {
         .await?;
         self.hostname = view.hostname;
         Ok(said.token)
+    }
+
+    /// Makes another cluster in the data directory of a machine, which is empty.
+    ///
+    /// # Errors
+    /// When `pm` refuses.
+    pub async fn found_another(&self, machine: u8) -> Result<()> {
+        self.initialise(machine, "config-of-another")
+            .await
+            .map(drop)
+    }
+
+    async fn initialise(&self, machine: u8, config: &str) -> Result<Initialised> {
+        let (data, api) = (self.data(machine), self.api(machine).to_string());
+        let data = data.to_str().context("the directory's name is UTF-8")?;
+        let name = machine::name(machine);
+        let arguments = [
+            "cluster",
+            "init",
+            "--data-dir",
+            data,
+            "--advertise",
+            &api,
+            "--name",
+            &name,
+            "--format",
+            "json",
+        ];
+        let config = self.directory().join(config);
+        PmOutput::of(&config, &arguments).await?.success()?.json()
     }
 
     /// Makes a token with which one machine may join with these roles.
@@ -162,6 +186,12 @@ impl NamespaceCluster {
         let started = new.start(&self.network, self.api(machine), Some(token));
         self.machines.insert(machine, new);
         started
+    }
+
+    /// Forgets a machine that the cluster has removed; its agent goes on if it runs.
+    pub fn forget(&mut self, machine: u8) {
+        self.nodes.remove(&machine);
+        self.removed.extend(self.machines.remove(&machine));
     }
 
     /// Ends a story well: nothing is left behind. A story that ends in any other way leaves its logs.
@@ -300,15 +330,19 @@ impl NamespaceCluster {
 
     async fn all_pacemakers_vote(&self) -> Result<()> {
         let count = self.with_role("pacemaker").len();
-        let wanted = if count.is_multiple_of(2) {
-            count - 1
-        } else {
-            count
-        };
+        let is_even = count.is_multiple_of(2);
+        self.all_voters_are(count - usize::from(is_even)).await
+    }
+
+    /// Waits until so many pacemakers vote.
+    ///
+    /// # Errors
+    /// When there are more or fewer for longer than the patience.
+    pub async fn all_voters_are(&self, count: usize) -> Result<()> {
         let client = self.client()?;
-        eventually("every pacemaker votes", || async {
+        eventually("so many pacemakers vote", || async {
             let status = client.cluster_status().await.ok()?;
-            (views::voters(&status).len() == wanted).then_some(())
+            (views::voters(&status).len() == count).then_some(())
         })
         .await
     }
@@ -346,7 +380,7 @@ impl NamespaceCluster {
 impl Drop for NamespaceCluster {
     /// Ends every process; keeps the directory when the test has failed.
     fn drop(&mut self) {
-        let machines: Vec<u8> = self.machines().collect();
+        let machines: Vec<u8> = (1..=self.network.machines()).collect();
         if let Err(error) = self.network.cut_power(&machines) {
             tracing::warn!(
                 error = format!("{error:#}"),

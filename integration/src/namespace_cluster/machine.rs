@@ -32,6 +32,11 @@ pub(super) fn log(cluster: &Path, machine: u8) -> PathBuf {
     directory(cluster, machine).join("agent.log")
 }
 
+/// What the node of a machine is called.
+pub(super) fn name(machine: u8) -> String {
+    format!("machine-{machine}")
+}
+
 fn directory(cluster: &Path, machine: u8) -> PathBuf {
     cluster.join(format!("machine-{machine}"))
 }
@@ -54,7 +59,7 @@ impl Machine {
 
     /// What the node is called.
     pub(super) fn name(&self) -> String {
-        format!("machine-{}", self.number)
+        name(self.number)
     }
 
     /// The roles, as they are typed.

@@ -5,6 +5,7 @@ mod data_plane;
 mod death;
 mod drain;
 mod exclusive;
+mod membership;
 mod pacemakers;
 mod partition;
 mod power;
