@@ -123,6 +123,7 @@ impl Bench {
             grace: Span::seconds(1),
             log_directory: self.place.join("log"),
             log_limits: LogLimits::default(),
+            lease: None,
         }
     }
 

@@ -137,6 +137,7 @@ impl Shared {
             log_limits: LOG_LIMITS,
             limit: assigned.timeout,
             code: FailureCode::PrepareFailed,
+            lease: None,
         };
         let over = CancellationToken::new();
         let forwarder = Forwarder::new(self.client.clone(), assigned.job, directory.log());

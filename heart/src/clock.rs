@@ -2,9 +2,9 @@
 //!
 //! Decisions take a [`Moment`]; only the shells ask a [`Clock`] for one.
 
-use std::time::Instant;
-
 use common::time::Span;
+
+use crate::shim::BootTime;
 
 /// A point in time, milliseconds after the heart's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,22 +24,32 @@ impl Moment {
     }
 }
 
-/// Tells the moment, by the machine's monotonic clock.
+/// Tells the moment, by the time since the machine's boot: a suspended machine's counts too.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
-    start: Instant,
+    start: BootTime,
 }
 
 impl Clock {
     /// A clock that starts at zero.
     pub(crate) fn start() -> Self {
         Self {
-            start: Instant::now(),
+            start: BootTime::now(),
         }
     }
 
     /// The present moment.
     pub(crate) fn now(self) -> Moment {
-        Moment(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+        self.moment(BootTime::now())
+    }
+
+    /// A point in time as a moment; zero when it lies before the start.
+    pub(crate) const fn moment(self, time: BootTime) -> Moment {
+        Moment(time.0.saturating_sub(self.start.0))
+    }
+
+    /// A moment as a point in time.
+    pub(crate) const fn boot_time(self, moment: Moment) -> BootTime {
+        BootTime(self.start.0.saturating_add(moment.0))
     }
 }

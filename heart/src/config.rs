@@ -101,6 +101,11 @@ impl Config {
         }
     }
 
+    /// How long exclusive instances may run without word from a pacemaker; `None`: for ever.
+    pub(crate) fn fence_ttl(&self) -> Option<Span> {
+        self.fence_exclusive.then_some(self.node_ttl)
+    }
+
     /// Checks what can be checked without touching anything.
     ///
     /// # Errors

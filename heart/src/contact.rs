@@ -1,7 +1,8 @@
 //! When a pacemaker was last heard, and what that means for exclusive instances.
 //!
-//! Moments are those at which a request was *sent*: the pacemaker cannot have received it earlier, so
-//! its own count of the node's TTL began later than ours, and ours ends first.
+//! Counted from when a request was *sent*: the pacemaker cannot have received it earlier, so its own
+//! count of the node's TTL began later than ours, and ours ends first. The same end is the lease of
+//! the shims (`shim::lease`), who keep to it when this heart cannot.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,7 +32,7 @@ pub(crate) struct Talking {
 }
 
 /// What the tasks that talk to pacemakers tell the loop.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Contact {
     known: Mutex<Known>,
     /// Wakes the loop when something is heard while the fence is not open.
@@ -51,16 +52,32 @@ struct Known {
 /// When a pacemaker was heard.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Heard {
-    /// When the last report that was acknowledged was sent; zero: none yet, the heart has just begun.
-    pub(crate) acknowledged: Moment,
+    /// One TTL after the last report that was acknowledged was sent, by this heart or an earlier one.
+    pub(crate) until: Moment,
     /// When the last question for the assignment that was answered was sent.
     pub(crate) confirmed: Option<Moment>,
 }
 
 impl Contact {
-    /// A report that was sent at `sent` has been acknowledged.
-    pub(crate) fn note_acknowledged(&self, sent: Moment) {
-        self.change(|heard| heard.acknowledged = heard.acknowledged.max(sent));
+    /// The contact of a heart that begins; an earlier one was heard `until` then.
+    pub(crate) fn new(until: Moment) -> Self {
+        let heard = Heard {
+            until,
+            confirmed: None,
+        };
+        Self {
+            known: Mutex::new(Known {
+                heard,
+                fence: Fence::default(),
+            }),
+            heard_again: Notify::new(),
+            confirm: Notify::new(),
+        }
+    }
+
+    /// A report has been acknowledged, which counts until then.
+    pub(crate) fn note_acknowledged(&self, until: Moment) {
+        self.change(|heard| heard.until = heard.until.max(until));
     }
 
     /// A question for the assignment that was sent at `sent` has been answered.
@@ -97,22 +114,23 @@ impl Contact {
 /// Decides whether exclusive instances may run: pure, told the time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FenceRule {
-    /// `None`: they always may.
-    ttl: Option<Span>,
+    /// False: they always may.
+    is_needed: bool,
     fence: Fence,
     /// When the node was last known to be cut off (or began).
     lost_at: Moment,
 }
 
 impl FenceRule {
-    /// The rule of a node with this TTL; `None` when nobody else could start its instances.
-    pub(crate) fn new(ttl: Option<Span>) -> Self {
-        let fence = match ttl {
-            Some(_) => Fence::Unconfirmed,
-            None => Fence::Open,
+    /// The rule of a node; not needed when nobody else could start its instances.
+    pub(crate) fn new(is_needed: bool) -> Self {
+        let fence = if is_needed {
+            Fence::Unconfirmed
+        } else {
+            Fence::Open
         };
         Self {
-            ttl,
+            is_needed,
             fence,
             lost_at: Moment(0),
         }
@@ -120,10 +138,10 @@ impl FenceRule {
 
     /// The fence at `now`.
     pub(crate) fn judge(&mut self, heard: Heard, now: Moment) -> Fence {
-        let Some(ttl) = self.ttl else {
+        if !self.is_needed {
             return Fence::Open;
-        };
-        self.fence = if now.since(heard.acknowledged) > ttl {
+        }
+        self.fence = if now > heard.until {
             self.lost_at = now;
             Fence::Closed
         } else if self.fence == Fence::Open || heard.confirmed.is_some_and(|at| at >= self.lost_at)
@@ -137,10 +155,10 @@ impl FenceRule {
 
     /// When the fence closes unless something is heard.
     pub(crate) fn deadline(&self, heard: Heard) -> Option<Moment> {
-        let ttl = self.ttl?;
         match self.fence {
+            _ if !self.is_needed => None,
             Fence::Closed => None,
-            Fence::Open | Fence::Unconfirmed => Some(heard.acknowledged.after(ttl).after(Span(1))),
+            Fence::Open | Fence::Unconfirmed => Some(heard.until.after(Span(1))),
         }
     }
 }
@@ -149,16 +167,17 @@ impl FenceRule {
 mod tests {
     use super::*;
 
+    /// What is known of a node with a TTL of three seconds.
     fn heard(acknowledged: u64, confirmed: Option<u64>) -> Heard {
         Heard {
-            acknowledged: Moment(acknowledged),
+            until: Moment(acknowledged + 3000),
             confirmed: confirmed.map(Moment),
         }
     }
 
     #[test]
     fn a_node_that_is_cut_off_for_the_ttl_closes_and_opens_only_when_confirmed() {
-        let mut rule = FenceRule::new(Some(Span(3000)));
+        let mut rule = FenceRule::new(true);
 
         assert_eq!(rule.judge(heard(0, None), Moment(10)), Fence::Unconfirmed);
         assert_eq!(rule.judge(heard(0, Some(5)), Moment(20)), Fence::Open);
@@ -174,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_deadline_is_the_first_moment_of_a_closed_fence() {
-        let mut rule = FenceRule::new(Some(Span(3000)));
+        let mut rule = FenceRule::new(true);
         let heard = heard(100, Some(100));
         assert_eq!(rule.judge(heard, Moment(200)), Fence::Open);
 
@@ -186,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_node_that_nobody_could_replace_is_never_fenced() {
-        let mut rule = FenceRule::new(None);
+        let mut rule = FenceRule::new(false);
 
         assert_eq!(rule.judge(Heard::default(), Moment(u64::MAX)), Fence::Open);
         assert_eq!(rule.deadline(Heard::default()), None);
@@ -194,8 +213,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_heard_wakes_the_loop_only_while_the_fence_is_not_open() {
-        let contact = Contact::default();
-        let mut rule = FenceRule::new(Some(Span(3000)));
+        let contact = Contact::new(Moment(3000));
+        let mut rule = FenceRule::new(true);
         let is_woken = async || {
             let woken = contact.heard_again.notified();
             tokio::time::timeout(std::time::Duration::ZERO, woken)
@@ -204,7 +223,7 @@ mod tests {
         };
 
         assert_eq!(contact.judge(&mut rule, Moment(4000)), Fence::Closed);
-        contact.note_acknowledged(Moment(4100));
+        contact.note_acknowledged(Moment(7100));
         assert!(is_woken().await);
 
         assert_eq!(contact.judge(&mut rule, Moment(4200)), Fence::Unconfirmed);
@@ -212,7 +231,7 @@ mod tests {
         assert!(is_woken().await);
 
         assert_eq!(contact.judge(&mut rule, Moment(4400)), Fence::Open);
-        contact.note_acknowledged(Moment(4500));
+        contact.note_acknowledged(Moment(7500));
         assert!(!is_woken().await);
     }
 }

@@ -1,7 +1,7 @@
 //! Where everything is on disk.
 //!
 //! ```text
-//! <data>/journal.redb, assignment.json, lock
+//! <data>/journal.redb, assignment.json, lease, lock
 //! <data>/packages/<digest>/{tree,about.json}   <data>/packages/partial/…
 //! <data>/instances/<id>/{code,run,startup,log,tmp}
 //! <data>/builds/<job>/{code,run,log,tmp}
@@ -46,6 +46,11 @@ impl Directories {
 
     pub(crate) fn assignment(&self) -> PathBuf {
         self.root.join("assignment.json")
+    }
+
+    /// Until when exclusive instances may run; see `shim::lease`.
+    pub(crate) fn lease(&self) -> PathBuf {
+        self.root.join("lease")
     }
 
     pub(crate) fn packages(&self) -> PathBuf {

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::id::InstanceId;
+use common::time::Span;
 use pacemaker_client::Client;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) runs: Runs,
     pub(crate) client: Client,
     pub(crate) shim_program: PathBuf,
+    /// How long exclusive instances may run without word from a pacemaker; none: for ever.
+    pub(crate) fence_ttl: Option<Span>,
     pub(crate) node_tags: BTreeMap<String, Value>,
     pub(crate) crash: Crash,
     pub(crate) metrics: Arc<Metrics>,
@@ -94,6 +97,7 @@ impl Executor {
             runs: Runs::new(config.shim_program.clone(), crash),
             client: config.client.clone(),
             shim_program: config.shim_program.clone(),
+            fence_ttl: config.fence_ttl(),
             node_tags: config.node_tags.clone(),
             crash,
             metrics,

@@ -41,6 +41,7 @@ mod fetch;
 mod follow;
 mod health;
 mod http;
+mod keep_lease;
 mod listening;
 mod metrics;
 mod removal;

@@ -14,12 +14,14 @@ use common::assignment::{
 };
 use common::id::{Generation, InstanceId};
 use common::instance::{InstanceGoal, InstanceState};
+use common::time::Span;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::contact::Talking;
 use crate::crash_point::CrashPoint;
 use crate::failure::chain;
+use crate::keep_lease::LeaseKeeper;
 use crate::local::{Condition, Held, Local, StopReason, Work};
 use crate::metrics::Metrics;
 
@@ -129,6 +131,9 @@ pub(crate) struct Reporter {
     pub(crate) talking: Talking,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) snapshot: watch::Receiver<Snapshot>,
+    pub(crate) node_ttl: Span,
+    /// Of exclusive instances, when these are fenced.
+    pub(crate) lease: Option<LeaseKeeper>,
 }
 
 impl Reporter {
@@ -170,8 +175,9 @@ impl Reporter {
                 }),
                 router: None,
             };
+            let shutdown = self.talking.shutdown.clone();
             let outcome = tokio::select! {
-                () = self.talking.shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return,
                 outcome = self.post(&report) => outcome,
             };
             match &outcome {
@@ -184,13 +190,18 @@ impl Reporter {
     }
 
     /// Posts one report; an error says why it was not acknowledged.
-    async fn post(&self, report: &Report) -> Result<(), String> {
+    async fn post(&mut self, report: &Report) -> Result<(), String> {
         let sent = self.talking.clock.now();
         let posted =
             tokio::time::timeout(ACKNOWLEDGED_WITHIN, self.talking.client.report(report)).await;
         let reason = match posted {
             Ok(Ok(())) => {
-                self.talking.contact.note_acknowledged(sent);
+                let until = sent.after(self.node_ttl);
+                // First the shims, who may be asked to start something as soon as the loop knows.
+                if let Some(lease) = &mut self.lease {
+                    lease.extend(self.talking.clock.boot_time(until)).await;
+                }
+                self.talking.contact.note_acknowledged(until);
                 return Ok(());
             }
             Ok(Err(error)) => chain(&error),

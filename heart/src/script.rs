@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{failure, failure_of};
 use crate::runs::{self, Runs};
-use crate::shim::{self, Ending, ExitRecord, LogLimits, ProcessRecord, Specification};
+use crate::shim::{self, Ending, ExitRecord, Lease, LogLimits, ProcessRecord, Specification};
 
 /// The longest that the startup commands of one start may take together.
 pub(crate) const STARTUP_LIMIT: Span = Span::seconds(600);
@@ -54,6 +54,8 @@ pub(crate) struct Scripts<'a> {
     pub(crate) limit: Span,
     /// What a failure of a command is called.
     pub(crate) code: FailureCode,
+    /// What an exclusive instance must hold; none for any other, and for a build.
+    pub(crate) lease: Option<Lease>,
 }
 
 impl Scripts<'_> {
@@ -121,6 +123,7 @@ impl Scripts<'_> {
             grace: GRACE,
             log_directory: self.log_directory.clone(),
             log_limits: self.log_limits,
+            lease: self.lease.clone(),
         })
     }
 
@@ -152,6 +155,9 @@ impl Scripts<'_> {
     fn judge(&self) -> Result<(), Failure> {
         let record = ExitRecord::read(&self.run_directory)
             .map_err(|error| failure_of(FailureCode::Disk, &error))?;
+        if record.as_ref().is_some_and(|record| record.cut_off) {
+            return Err(failure(FailureCode::Aborted, "the commands were cut off"));
+        }
         let ending = record.map(|record| record.ending);
         if ending == Some(Ending::Exited { code: 0 }) {
             return Ok(());

@@ -17,6 +17,8 @@
 //! SIGKILL): without its shim an application would run unwatched, and die of its closed output at
 //! the next line anyway. [`kill_tree`] then removes what the main process left behind.
 //!
+//! The shim of an exclusive instance does the same by itself when the instance's [`Lease`] is over.
+//!
 //! Plain synchronous code, one thread, `poll`: a node runs a thousand of these. The shim never
 //! talks to the network and never restarts anything; that is the heart's business.
 
@@ -24,6 +26,7 @@ pub mod log;
 
 mod fork;
 mod launch;
+mod lease;
 mod prepare;
 mod process;
 mod record;
@@ -40,6 +43,7 @@ use std::process::ExitCode;
 
 use rustix::process::{Signal, pidfd_send_signal};
 
+pub use lease::{BootTime, Lease, LeaseFile};
 pub use process::ProcessIdentity;
 pub use record::{Ending, ExitRecord, ProcessRecord, Started};
 pub use remains::{call_off, kill_tree, kill_tree_of};

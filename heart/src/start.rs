@@ -24,12 +24,13 @@ use crate::execute::{Assignments, Executor, Supervision};
 use crate::fetch::Packages;
 use crate::follow::{self, Follower};
 use crate::http;
+use crate::keep_lease::LeaseKeeper;
 use crate::local::journal::{self, Journal};
 use crate::local::{Condition, Local};
 use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::report::{Reporter, Snapshot};
-use crate::shim::ProcessIdentity;
+use crate::shim::{BootTime, LeaseFile, ProcessIdentity};
 use crate::sync::Sync;
 
 /// A heart that runs.
@@ -87,6 +88,8 @@ struct Found {
     assignment: Option<Assignment>,
     boot_id: String,
     packages: Arc<Packages>,
+    /// Of exclusive instances, when these are fenced.
+    lease: Option<LeaseFile>,
     /// Kept open: it carries the lock.
     lock: File,
 }
@@ -108,7 +111,12 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let clock = Clock::start();
     let directories = Directories::new(config.data_dir.clone());
     let metrics = Metrics::new();
-    let contact = Arc::new(Contact::default());
+    let until = match &found.lease {
+        Some(lease) if lease.until() > BootTime(0) => clock.moment(lease.until()),
+        // Nothing is known of an earlier heart: what it left has a TTL to be heard of.
+        Some(_) | None => clock.now().after(config.node_ttl),
+    };
+    let contact = Arc::new(Contact::new(until.min(clock.now().after(config.node_ttl))));
     let crash = Crash(config.crash_at);
     let (executor, events) = Executor::new(
         &config,
@@ -138,6 +146,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         talking,
         metrics: Arc::clone(&metrics),
         snapshot: snapshot.clone(),
+        node_ttl: config.node_ttl,
+        lease: found.lease.map(LeaseKeeper::new),
     };
     let sync = Sync {
         local: found.local,
@@ -146,7 +156,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         boot_id: found.boot_id,
         clock,
         contact,
-        fence: FenceRule::new(config.fence_exclusive.then_some(config.node_ttl)),
+        fence: FenceRule::new(config.fence_exclusive),
         assignments,
         events,
         snapshot: publish,
@@ -224,6 +234,10 @@ fn look(config: &Config, ending: CancellationToken) -> Result<Found, Error> {
     if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Err(Error::InUse(config.data_dir.clone()));
     }
+    let lease = match config.fence_exclusive {
+        true => Some(LeaseFile::open(&directories.lease()).map_err(prepare(directories.lease()))?),
+        false => None,
+    };
     let boot_id = ProcessIdentity::current()
         .map_err(prepare(PathBuf::from("/proc")))?
         .boot_id;
@@ -260,6 +274,7 @@ fn look(config: &Config, ending: CancellationToken) -> Result<Found, Error> {
         assignment,
         boot_id,
         packages,
+        lease,
         lock,
     })
 }

@@ -13,10 +13,10 @@ use crate::directories::WorkDirectory;
 use crate::environment;
 use crate::failure::{failure, failure_of};
 use crate::health::StartCheck;
-use crate::local::Event;
 use crate::local::journal::Written;
+use crate::local::{Event, FENCE_GRACE};
 use crate::script::{STARTUP_LIMIT, Scripts};
-use crate::shim::{self, LogLimits, ProcessRecord, Specification};
+use crate::shim::{self, Lease, LogLimits, ProcessRecord, Specification};
 
 use super::supervise::Supervision;
 
@@ -91,6 +91,7 @@ impl Shared {
                 log_limits: LogLimits::default(),
                 limit: STARTUP_LIMIT,
                 code: FailureCode::StartupFailed,
+                lease: self.lease_of(assigned),
             };
             scripts.run(&self.runs, &launch.cancelled).await?;
             self.crash.at(CrashPoint::AfterStartup);
@@ -118,11 +119,22 @@ impl Shared {
             grace: assigned.stop.grace,
             log_directory: directory.log(),
             log_limits: LogLimits::default(),
+            lease: self.lease_of(assigned),
         };
         let begin = std::time::Instant::now();
         let process = self.runs.launch(specification, directory.run()).await?;
         self.metrics.note_spawn(begin.elapsed());
         Ok(process)
+    }
+
+    /// What an instance must hold to run, when it is exclusive and another node could start it.
+    fn lease_of(&self, assigned: &AssignedInstance) -> Option<Lease> {
+        let ttl = self.fence_ttl.filter(|_| assigned.exclusive)?;
+        Some(Lease {
+            file: self.directories.lease(),
+            longest: ttl,
+            grace: assigned.stop.grace.min(FENCE_GRACE),
+        })
     }
 
     fn arguments(

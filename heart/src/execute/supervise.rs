@@ -41,6 +41,12 @@ pub(crate) struct Supervision {
     pub(crate) log_start: u64,
 }
 
+/// How a process has ended.
+struct End {
+    words: String,
+    was_cut_off: bool,
+}
+
 impl Executor {
     /// Watches over a process that an earlier heart started.
     pub(crate) fn supervise(&self, supervision: Supervision) {
@@ -136,7 +142,7 @@ impl Supervision {
     }
 
     /// Waits for the end and says how it was.
-    async fn end(&self, executor: &Executor) -> String {
+    async fn end(&self, executor: &Executor) -> End {
         runs::wait(&self.process.shim).await;
         let run_directory = executor.directories.instance(self.instance).run();
         let record = ExitRecord::read(&run_directory).unwrap_or_else(|error| {
@@ -146,7 +152,10 @@ impl Supervision {
         if record.is_none() {
             self.kill_remains(&run_directory).await;
         }
-        runs::describe(record.as_ref().map(|record| &record.ending))
+        End {
+            was_cut_off: record.as_ref().is_some_and(|record| record.cut_off),
+            words: runs::describe(record.as_ref().map(|record| &record.ending)),
+        }
     }
 
     /// Kills what a lost shim left, again and again: what is told to have ended is started anew.
@@ -163,7 +172,8 @@ impl Supervision {
         }
     }
 
-    async fn tell_ended(&self, executor: &Executor, ended: String, blame: Option<Failure>) {
+    async fn tell_ended(&self, executor: &Executor, end: End, blame: Option<Failure>) {
+        let ended = end.words;
         tracing::info!(instance = %self.instance, pid = self.process.application.pid, %ended, "process ended");
         let mut failure =
             blame.unwrap_or_else(|| failure(FailureCode::Exited, format!("the process {ended}")));
@@ -173,6 +183,7 @@ impl Supervision {
                 instance: self.instance,
                 run: self.run,
                 failure,
+                was_cut_off: end.was_cut_off,
             })
             .await;
     }

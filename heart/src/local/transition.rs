@@ -60,6 +60,8 @@ pub enum Event {
         run: u64,
         /// What it says in a report, if nobody told it to end.
         failure: Failure,
+        /// True when its shim ended it because no pacemaker had been heard for too long.
+        was_cut_off: bool,
     },
     /// An instance's directory is gone, or could not be removed.
     Removed {
@@ -124,7 +126,13 @@ impl Local {
                 instance,
                 run,
                 failure,
-            } => self.ended(instance, run, failure, now),
+                was_cut_off,
+            } => {
+                if was_cut_off {
+                    self.with_run(instance, run, Held::cut_off);
+                }
+                self.ended(instance, run, failure, now);
+            }
             Event::Removed { instance, is_gone } => self.removed(instance, is_gone, now),
             Event::BuildChanged { job, state } => {
                 if let Some(build) = self.builds.get_mut(&job) {
@@ -366,6 +374,17 @@ impl Held {
             self.condition = Condition::Failing {
                 process: process.clone(),
                 failure,
+            };
+        }
+    }
+
+    /// Its shim has stopped it, which is no fault of its own: as if the heart had.
+    fn cut_off(&mut self) {
+        if let Condition::Starting(process) | Condition::Running { process, .. } = &self.condition {
+            self.condition = Condition::Stopping {
+                process: process.clone(),
+                kill_at: Moment(0),
+                reason: StopReason::NotWanted,
             };
         }
     }

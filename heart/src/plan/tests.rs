@@ -361,6 +361,7 @@ impl Model {
                 failure: failure(FailureCode::PortTaken, "taken"),
             },
             (None, _) => Event::Ended {
+                was_cut_off: false,
                 instance,
                 run,
                 failure: failed(),

@@ -55,6 +55,9 @@ pub struct ExitRecord {
     /// True when the stop had been requested before the main process ended.
     #[serde(default)]
     pub stop_requested: bool,
+    /// True when the lease of an exclusive instance was over, so that the shim stopped it.
+    #[serde(default)]
+    pub cut_off: bool,
     /// Bytes of output that the disk did not take before the end; zero on a healthy disk.
     #[serde(default)]
     pub output_lost: u64,

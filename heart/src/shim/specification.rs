@@ -11,6 +11,8 @@ use common::id::InstanceId;
 use common::time::Span;
 use serde::{Deserialize, Serialize};
 
+use super::lease::Lease;
+
 /// The file's name in the run directory.
 const FILE_NAME: &str = "specification.json";
 
@@ -36,6 +38,9 @@ pub struct Specification {
     pub log_directory: PathBuf,
     /// How much output is kept.
     pub log_limits: LogLimits,
+    /// What an exclusive instance must hold to run; none for any other.
+    #[serde(default)]
+    pub lease: Option<Lease>,
 }
 
 /// How much output of an instance is kept on disk.
@@ -119,6 +124,7 @@ impl StoredSpecification {
                 grace: Span::default(),
                 log_directory: PathBuf::from("/"),
                 log_limits: LogLimits::default(),
+                lease: None,
             },
         }
     }

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::launch::{self, Streams};
+use super::lease::{Lease, Watched};
 use super::log::{Step, Writer};
 use super::prepare::Prepared;
 use super::process::ProcessIdentity;
@@ -85,7 +86,9 @@ pub(crate) fn run(
     }
     let lost = supervision.drain_output();
     let ending = supervision.ending.take().unwrap_or(ending);
-    exit_record(ending, supervision.deadline.is_some(), lost).write(run_directory)
+    let mut record = exit_record(ending, supervision.deadline.is_some(), lost);
+    record.cut_off = supervision.is_cut_off;
+    record.write(run_directory)
 }
 
 /// True when nobody waits for the answer any more.
@@ -133,6 +136,10 @@ struct Supervision<'a> {
     deadline: Option<Instant>,
     /// Set when the disk took no record or output: when to try again.
     disk_retry: Option<Instant>,
+    /// The lease, while it holds; only an exclusive instance has one.
+    lease: Option<Watched>,
+    /// True once the lease has ended.
+    is_cut_off: bool,
 }
 
 impl<'a> Supervision<'a> {
@@ -145,6 +152,10 @@ impl<'a> Supervision<'a> {
         let streams = Streams {
             input: prepared.application_input.as_fd(),
             output: prepared.application_output.as_fd(),
+        };
+        let lease = match &stored.specification.lease {
+            Some(lease) => Some(hold(lease)?),
+            None => None,
         };
         let application = launch::launch(&stored, streams)?;
         // It may have ended already, and is known all the same until it is reaped.
@@ -169,6 +180,8 @@ impl<'a> Supervision<'a> {
             has_children: true,
             deadline: None,
             disk_retry: None,
+            lease,
+            is_cut_off: false,
         })
     }
 
@@ -244,26 +257,29 @@ impl<'a> Supervision<'a> {
             .flatten()
             .min()
             .map(|wake| timespec(wake.saturating_duration_since(now)));
+        let signals = PollFd::new(&self.signals, PollFlags::IN);
+        let lease = self.lease.as_ref();
+        let lease = lease.map(|lease| PollFd::new(lease, PollFlags::IN));
+        let output = self.output.as_ref().filter(|_| self.disk_retry.is_none());
+        let output = output.map(|output| PollFd::new(output, PollFlags::IN));
+        let has_place = output.is_some();
+        // What is not there is replaced by what is watched anyway.
         let mut events = [
-            PollFd::new(&self.signals, PollFlags::IN),
-            PollFd::new(&self.signals, PollFlags::IN),
+            signals.clone(),
+            lease.unwrap_or_else(|| signals.clone()),
+            output.unwrap_or(signals),
         ];
-        let watched = match &self.output {
-            Some(output) if self.disk_retry.is_none() => {
-                events[1] = PollFd::new(output, PollFlags::IN);
-                &mut events[..]
-            }
-            _ => &mut events[..1],
-        };
-        if poll(watched, wake.as_ref()).is_err() {
+        if poll(&mut events, wake.as_ref()).is_err() {
             return;
         }
-        let is_signalled = !watched[0].revents().is_empty();
-        let has_output = watched
-            .get(1)
-            .is_some_and(|event| !event.revents().is_empty());
+        let [is_signalled, is_lease_due, is_readable] =
+            events.each_ref().map(|event| !event.revents().is_empty());
+        let has_output = is_readable && has_place;
         if is_signalled {
             self.take_signals();
+        }
+        if is_lease_due {
+            self.look_at_lease();
         }
         if has_output {
             self.take_output();
@@ -291,6 +307,22 @@ impl<'a> Supervision<'a> {
         if self.ending.is_none() {
             rustix::process::kill_process_group(self.application, signal).ok();
         }
+    }
+
+    /// Stops the application, within the lease's own grace, unless the lease has been extended.
+    fn look_at_lease(&mut self) {
+        let Some(lease) = &self.lease else { return };
+        if lease.holds().unwrap_or(false) {
+            return;
+        }
+        let limit = Instant::now() + lease.grace.duration();
+        self.lease = None;
+        self.is_cut_off = true;
+        if self.deadline.is_none() {
+            self.begin_stop();
+        }
+        // A stop that is under way may have a longer grace, which nobody waits for.
+        self.deadline = self.deadline.map(|deadline| deadline.min(limit));
     }
 
     fn take_output(&mut self) {
@@ -372,8 +404,18 @@ fn exit_record(ending: Ending, stop_requested: bool, output_lost: u64) -> ExitRe
         ending,
         at: Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)),
         stop_requested,
+        cut_off: false,
         output_lost,
     }
+}
+
+/// The lease of an exclusive instance, which nothing is started without.
+fn hold(lease: &Lease) -> Result<Watched, String> {
+    let unknown = |error| format!("whether the instance may run here cannot be read: {error}");
+    Watched::begin(lease).map_err(unknown)?.ok_or_else(|| {
+        "no pacemaker has been heard for too long: an exclusive instance may run elsewhere"
+            .to_owned()
+    })
 }
 
 fn ending_of(status: ExitStatus) -> Ending {

@@ -7,6 +7,8 @@ mod builds;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod fence;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod node;

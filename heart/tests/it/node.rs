@@ -20,6 +20,7 @@ use common::instance::{FailureCode, InstanceGoal, InstanceState};
 use common::time::Span;
 use heart::{Config, CrashPoint, Running};
 use pacemaker_client::Client;
+use rustix::process::{Pid, Signal};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,7 @@ pub(crate) struct Node {
     pub(crate) directory: TempDir,
     pub(crate) ports: RangeInclusive<u16>,
     pub(crate) fence_exclusive: bool,
+    pub(crate) node_ttl: Span,
     heart: Option<Heart>,
     _reserved: ReservedPorts,
 }
@@ -63,6 +65,7 @@ impl Node {
             ports: reserved.range(),
             _reserved: reserved,
             fence_exclusive: false,
+            node_ttl: Span::seconds(1),
             heart: None,
         }
     }
@@ -79,7 +82,7 @@ impl Node {
         let mut config = Config::new(NODE, self.data(), program("shim"), client);
         config.ports = self.ports.clone();
         config.fence_exclusive = self.fence_exclusive;
-        config.node_ttl = Span::seconds(1);
+        config.node_ttl = self.node_ttl;
         config.node_tags = BTreeMap::from([("disk".to_owned(), json!("ssd"))]);
         config.token_hashes = vec![Digest::of(TOKEN.as_bytes()).as_str().to_owned()];
         config
@@ -124,7 +127,7 @@ impl Node {
             "pacemaker": self.pacemaker.url(),
             "ports": (self.ports.start(), self.ports.end()),
             "fence_exclusive": self.fence_exclusive,
-            "node_ttl_ms": 1000,
+            "node_ttl_ms": self.node_ttl.0,
             "crash_at": crash_at.map(|point| format!("{point:?}")),
         });
         let file = self.directory.path().join("told.json");
@@ -144,6 +147,15 @@ impl Node {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Sends a signal to the heart's process.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let Some(Heart::Process(child)) = &self.heart else {
+            panic!("no heart in a process of its own");
+        };
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// True once the heart's process has ended by itself.

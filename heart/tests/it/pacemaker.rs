@@ -49,6 +49,12 @@ pub(crate) struct Memory {
     pub(crate) downloads: BTreeMap<Digest, usize>,
     /// The newest report.
     pub(crate) report: HeartReport,
+    /// Whose its sender says to be.
+    pub(crate) cluster: String,
+    /// Reports so far.
+    pub(crate) reports: usize,
+    /// Assignments given so far.
+    pub(crate) assignments: usize,
     /// Every state of every instance, in the order in which they were reported.
     pub(crate) history: BTreeMap<InstanceId, Vec<InstanceReport>>,
     /// Output of builds.
@@ -207,7 +213,10 @@ async fn watch_assignment(
     let mut assignment = shared.assignment.subscribe();
     let newer = assignment.wait_for(|assignment| assignment.generation.0 > query.after);
     match tokio::time::timeout(Duration::from_secs(30), newer).await {
-        Ok(Ok(assignment)) => axum::Json(assignment.clone()).into_response(),
+        Ok(Ok(assignment)) => {
+            shared.memory.lock().unwrap().assignments += 1;
+            axum::Json(assignment.clone()).into_response()
+        }
         Ok(Err(_)) | Err(_) => StatusCode::NO_CONTENT.into_response(),
     }
 }
@@ -227,6 +236,8 @@ async fn take_report(
         }
     }
     memory.report = heart;
+    memory.cluster = report.cluster;
+    memory.reports += 1;
     StatusCode::NO_CONTENT
 }
 

@@ -55,6 +55,7 @@ fn pass(local: &mut Local, now: Moment) {
 fn end(local: &mut Local, code: FailureCode, now: Moment) {
     let run = run(local);
     let ended = Event::Ended {
+        was_cut_off: false,
         instance: ONE,
         run,
         failure: failure(code, "it ended"),
@@ -208,6 +209,7 @@ fn an_event_of_an_earlier_run_changes_nothing() {
             run: 1,
         },
         Event::Ended {
+            was_cut_off: false,
             instance: ONE,
             run: 1,
             failure: failure(FailureCode::Exited, "late"),

@@ -59,6 +59,7 @@ impl Run {
             grace: Span::seconds(20),
             log_directory: self.log(),
             log_limits: LogLimits::default(),
+            lease: None,
         }
     }
 
