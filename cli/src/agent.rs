@@ -1,189 +1,160 @@
-//! Several roles in one process on one port.
+//! `pm agent`: this machine's part of a cluster, in the foreground.
 //!
-//! Owns the process around the roles: the one HTTP port ([`http`]), the log ([`telemetry`]), and the
-//! rule that a role which ends, or anything that panics, ends the process. Knows nothing of what
-//! the roles do.
+//! ```text
+//! lock the data directory ─► settings ─► joined? ── no ─► join (once) ─┐
+//!                                           └─ yes ──────────────────┤
+//!   port (TLS) ─► heart, router: serve from what is on disk ─► pacemaker ─► tell the cluster, renew, follow
+//! ```
+//! A node that has joined needs nobody to start: heart and router go on from their disks before any
+//! pacemaker answers. Owns the order of the start and of the end, the one port ([`http`],
+//! [`listener`]), the log ([`telemetry`]) and the process ([`process`]); `pm dev` shares them. The
+//! roles own everything else.
 
+pub(crate) mod directory;
 pub(crate) mod http;
+mod join;
+mod listener;
+mod membership;
+mod node;
+pub(crate) mod node_directory;
+pub(crate) mod plan;
+pub(crate) mod process;
+pub(crate) mod roles;
+pub(crate) mod start;
 pub(crate) mod telemetry;
 
-use std::time::Duration;
+pub(crate) use join::remembered;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::task::{JoinError, JoinSet};
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
 
-/// How long roles may take to end in order; a supervisor kills after ten seconds.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(8);
-/// How long the other roles get when one has failed: the process must be gone within a second.
-const FAILURE_LIMIT: Duration = Duration::from_millis(500);
+use crate::agent::node::RunningNode;
+use crate::agent::node_directory::NodeDirectory;
+use crate::agent::process::Signals;
+use crate::agent::roles::Roles;
+use crate::args::agent::{AgentArguments, NodeSettings};
+use crate::configuration;
+use crate::error::{CommandError, code};
+use crate::output::Output;
+use crate::progress::write_stderr;
 
-/// The roles that run, each until the shutdown or its failure.
-#[derive(Debug)]
-pub(crate) struct Roles {
-    tasks: JoinSet<Ended>,
-    shutdown: CancellationToken,
+/// Runs the node until a signal.
+pub(crate) fn run(arguments: AgentArguments, output: Output) -> Result<(), CommandError> {
+    let AgentArguments {
+        configuration,
+        settings: mut given,
+        join_file,
+        verbose,
+    } = arguments;
+    if let Some(path) = join_file {
+        given.join = Some(join::token_in(&path)?);
+    }
+    let settings = configuration::settings(&configuration, given.clone())?;
+    let directory = NodeDirectory::lock(&configuration::data_directory(&settings))?;
+    let level = if verbose {
+        LevelFilter::INFO
+    } else {
+        LevelFilter::WARN
+    };
+    telemetry::start(&directory.path().join("pm.log"), level)
+        .map_err(|error| CommandError::file("open the log of the roles", &error))?;
+    process::die_on_panic();
+    process::raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::file("start the runtime", &error))?;
+    let result = runtime.block_on(foreground(directory, settings, given, output));
+    // A task that hangs must not keep the process: what matters is on disk.
+    runtime.shutdown_background();
+    result
 }
 
-/// How a role ended.
-#[derive(Debug)]
-struct Ended {
-    role: &'static str,
-    result: anyhow::Result<()>,
-}
-
-impl Roles {
-    /// No role yet; all of them end when `shutdown` is cancelled.
-    pub(crate) fn new(shutdown: CancellationToken) -> Self {
-        Self {
-            tasks: JoinSet::new(),
-            shutdown,
-        }
-    }
-
-    /// What ends all of them.
-    pub(crate) fn shutdown(&self) -> CancellationToken {
-        self.shutdown.clone()
-    }
-
-    /// Watches a role that has been started.
-    pub(crate) fn watch<E>(
-        &mut self,
-        role: &'static str,
-        finished: impl Future<Output = Result<Result<(), E>, JoinError>> + Send + 'static,
-    ) where
-        E: std::error::Error + Send + Sync + 'static,
-    {
-        self.tasks.spawn(async move {
-            let result = match finished.await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(anyhow::Error::new(error)),
-                Err(error) => Err(anyhow::Error::new(error)),
-            };
-            Ended { role, result }
-        });
-    }
-
-    /// Waits until a role ends though nobody asked it to; never ends otherwise.
-    pub(crate) async fn failure(&mut self) -> anyhow::Error {
-        match self.tasks.join_next().await {
-            Some(Ok(ended)) => ended.into_error(),
-            Some(Err(error)) => anyhow::Error::new(error).context("watching a role"),
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Ends all roles in order and says which of them failed to.
-    pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        self.end_within(SHUTDOWN_LIMIT).await
-    }
-
-    /// Ends what is left after a failure.
-    pub(crate) async fn abandon(self) {
-        if let Err(error) = self.end_within(FAILURE_LIMIT).await {
-            tracing::error!(error = format!("{error:#}"), "roles were abandoned");
-        }
-    }
-
-    async fn end_within(mut self, limit: Duration) -> anyhow::Result<()> {
-        self.shutdown.cancel();
-        let all = async {
-            let mut first = Ok(());
-            while let Some(ended) = self.tasks.join_next().await {
-                let result = match ended {
-                    Ok(Ended { role, result }) => {
-                        result.map_err(|error| error.context(format!("ending the {role}")))
-                    }
-                    Err(error) => Err(anyhow::Error::new(error)),
-                };
-                if first.is_ok() {
-                    first = result;
-                }
-            }
-            first
+async fn foreground(
+    directory: NodeDirectory,
+    settings: NodeSettings,
+    given: NodeSettings,
+    output: Output,
+) -> Result<(), CommandError> {
+    let mut signals = Signals::listen()?;
+    let mut roles = Roles::new(CancellationToken::new());
+    let starting = async {
+        let identity = match directory.identity()? {
+            Some(identity) => identity,
+            None => join_now(&directory, &settings, &given).await?,
         };
-        match tokio::time::timeout(limit, all).await {
-            Ok(result) => result,
-            Err(_) => anyhow::bail!("roles did not end within {} ms", limit.as_millis()),
+        let settings = settings.or(directory.record()?.given);
+        RunningNode::start(Arc::new(directory), identity, settings, &mut roles).await
+    };
+    let started = tokio::select! {
+        node = starting => node.map(Some),
+        _ = signals.next() => Ok(None),
+    };
+    let node = match started {
+        Ok(Some(node)) => node,
+        Ok(None) => return end(roles).await,
+        Err(error) => {
+            roles.abandon().await;
+            return Err(error);
+        }
+    };
+    telemetry::has_started();
+    announce(&node, output)?;
+    tokio::select! {
+        _ = signals.next() => end(roles).await,
+        failure = roles.failure() => {
+            tracing::error!(error = format!("{failure:#}"), "a role ended; the process ends");
+            roles.abandon().await;
+            Err(CommandError::new(code::FAILED, "keep the node running", format!("{failure:#}"))
+                .next("start it again; applications go on running meanwhile"))
         }
     }
 }
 
-impl Ended {
-    fn into_error(self) -> anyhow::Error {
-        match self.result {
-            Ok(()) => anyhow::anyhow!("the {} ended though nobody asked it to", self.role),
-            Err(error) => error.context(format!("the {} failed", self.role)),
-        }
-    }
+async fn join_now(
+    directory: &NodeDirectory,
+    settings: &NodeSettings,
+    given: &NodeSettings,
+) -> Result<pacemaker_client::tls::NodeIdentity, CommandError> {
+    let Some(token) = &settings.join else {
+        let path = directory.path().display();
+        return Err(CommandError::new(
+            code::NOT_JOINED,
+            "start this node",
+            format!("the data directory {path} belongs to no cluster yet"),
+        )
+        .next(
+            "on the first machine: `pm cluster init`; on every other one: `pm agent --join TOKEN`, with a token of `pm cluster token`",
+        ));
+    };
+    join::run(directory, token, settings, given).await
 }
 
-/// Makes every panic end the process with exit code 101, whatever task it was in.
-///
-/// A process must not linger with a dead core; whoever supervises it starts it again.
-pub(crate) fn die_on_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        tracing::error!(panic = %panic, "a task panicked; the process ends");
-        end_process(101);
-    }));
+fn announce(node: &RunningNode, output: Output) -> Result<(), CommandError> {
+    if output.is_json() {
+        return output.result(&node.addresses, |_| String::new());
+    }
+    let roles: Vec<String> = node.roles.iter().map(crate::output::word).collect();
+    write_stderr(&format!(
+        "Node {} of cluster {} runs: {}\nAPI     {}",
+        node.addresses.node,
+        node.cluster,
+        roles.join(" "),
+        node.addresses.api,
+    ));
+    if let Some(router) = &node.addresses.router {
+        write_stderr(&format!("Router  {router}"));
+    }
+    write_stderr(&format!("Data    {}", node.data.display()));
+    Ok(())
 }
 
-/// Raises the limit on open files as far as this process may.
-///
-/// The usual soft limit of 1024 is for programs that use `select`; a router has two files for each
-/// request. Shims and applications inherit the raised limit.
-pub(crate) fn raise_file_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit on open files stays as it is");
-    }
-}
-
-/// Ends the process at once.
-#[expect(
-    clippy::exit,
-    reason = "the whole purpose: tasks that hang must not keep a failed process alive"
-)]
-pub(crate) fn end_process(code: i32) -> ! {
-    std::process::exit(code)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_role_that_ends_by_itself_is_a_failure() {
-        let mut roles = Roles::new(CancellationToken::new());
-        let task = tokio::spawn(async { Err(std::io::Error::other("the disk is gone")) });
-        roles.watch("heart", task);
-
-        let failure = roles.failure().await;
-
-        assert_eq!(format!("{failure:#}"), "the heart failed: the disk is gone");
-    }
-
-    #[test]
-    fn as_many_files_may_be_open_as_the_system_allows() {
-        raise_file_limit();
-
-        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        assert_eq!(soft, hard);
-    }
-
-    #[tokio::test]
-    async fn roles_end_when_told_to() {
-        let shutdown = CancellationToken::new();
-        let mut roles = Roles::new(shutdown.clone());
-        let task = tokio::spawn(async move {
-            shutdown.cancelled().await;
-            Ok::<(), std::io::Error>(())
-        });
-        roles.watch("router", task);
-
-        assert!(roles.stop().await.is_ok());
-    }
+/// Ends the roles; the applications go on.
+async fn end(roles: Roles) -> Result<(), CommandError> {
+    roles
+        .stop()
+        .await
+        .map_err(|error| CommandError::new(code::FAILED, "end in order", format!("{error:#}")))
 }

@@ -2,13 +2,20 @@
 //!
 //! Secrets are never arguments: an argument can be read by every user of the machine.
 
+pub(crate) mod agent;
+pub(crate) mod cluster;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use common::id::{
-    ApplicationName, InstanceId, InstanceTypeName, JobId, NodeId, VersionNumber, WorkspaceStub,
+    ApplicationName, InstanceId, InstanceTypeName, JobId, VersionNumber, WorkspaceStub,
 };
+use serde::{Deserialize, Serialize};
+
+use crate::args::agent::AgentArguments;
+use crate::args::cluster::{ClusterVerb, NodeVerb};
 
 /// Exit codes, said once for `pm --help`.
 const AFTER_HELP: &str = "\
@@ -34,10 +41,14 @@ pub(crate) struct GlobalArguments {
     /// How results look.
     #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
     pub(crate) format: Format,
-    /// The cluster's API, such as http://127.0.0.1:4250; otherwise the one that `pm login` or `pm dev` chose.
+    /// The cluster's API, such as https://10.0.0.1:4250; several may be given with
+    /// commas between them; otherwise the one that `pm login` or `pm dev` chose.
     /// The token comes from PM_TOKEN or from that login.
     #[arg(long, global = true, env = "PM_URL", value_name = "URL", value_hint = ValueHint::Url)]
     pub(crate) url: Option<String>,
+    /// A file with the certificate (PEM) of the cluster's authority; otherwise the one that the login kept.
+    #[arg(long, global = true, env = "PM_CA", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) ca: Option<PathBuf>,
     /// The workspace that applications are looked up in.
     #[arg(
         long,
@@ -63,6 +74,8 @@ pub(crate) enum Format {
 pub(crate) enum Verb {
     /// Run a whole cluster on this machine, in the foreground, for development.
     Dev(DevArguments),
+    /// Run this machine's part of a cluster, in the foreground; a supervisor such as systemd keeps it running.
+    Agent(Box<AgentArguments>),
     /// Remember a cluster's address and token for this user.
     Login(LoginArguments),
     /// Check a manifest without contacting a cluster.
@@ -104,7 +117,10 @@ pub(crate) enum Verb {
     /// List and create workspaces.
     #[command(subcommand)]
     Workspace(WorkspaceVerb),
-    /// List and show the machines of the cluster.
+    /// Make a cluster, let machines join it, and show how it stands.
+    #[command(subcommand)]
+    Cluster(ClusterVerb),
+    /// List, show, drain and remove the machines of the cluster.
     #[command(subcommand)]
     Node(NodeVerb),
     /// Print a completion script for a shell.
@@ -155,7 +171,8 @@ pub(crate) struct DevArguments {
 }
 
 /// An inclusive range of ports, written `FIRST-LAST`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) struct PortRange(pub(crate) std::ops::RangeInclusive<u16>);
 
 impl std::str::FromStr for PortRange {
@@ -175,15 +192,34 @@ impl std::str::FromStr for PortRange {
     }
 }
 
+impl TryFrom<String> for PortRange {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<PortRange> for String {
+    fn from(range: PortRange) -> Self {
+        format!("{}-{}", range.0.start(), range.0.end())
+    }
+}
+
 /// Arguments of `pm login`.
 #[derive(Debug, Args)]
 pub(crate) struct LoginArguments {
     /// The cluster's API, such as http://127.0.0.1:4250.
     #[arg(value_hint = ValueHint::Url)]
     pub(crate) cluster: String,
-    /// Read the token from standard input; without it, a token that is already known for this URL is used.
+    /// Read the token from standard input; without it PM_TOKEN, or a token that is already known for this
+    /// URL, is used.
     #[arg(long)]
     pub(crate) token_stdin: bool,
+    /// The SHA-256 of the certificate of the cluster's authority, as the middle part of a join token has it;
+    /// the authority is then asked for at the URL and kept. With https only.
+    #[arg(long, value_name = "HEX")]
+    pub(crate) fingerprint: Option<common::digest::Digest>,
 }
 
 /// Arguments of `pm validate`.
@@ -379,18 +415,6 @@ impl std::str::FromStr for Tag {
             Some(_) | None => Err("expected KEY=VALUE"),
         }
     }
-}
-
-/// Verbs about nodes.
-#[derive(Debug, Subcommand)]
-pub(crate) enum NodeVerb {
-    /// List the nodes.
-    List,
-    /// Show a node.
-    Show {
-        /// The node's number.
-        node: NodeId,
-    },
 }
 
 /// What `pm why` is asked about.

@@ -6,8 +6,8 @@ use common::api::ApplicationView;
 use common::id::{ApplicationName, WorkspaceStub};
 use pacemaker_client::Client;
 
+use crate::access::Access;
 use crate::args::GlobalArguments;
-use crate::credentials::Logins;
 use crate::error::{CommandError, code};
 use crate::output::Output;
 use crate::progress::Progress;
@@ -30,38 +30,8 @@ pub(crate) struct Connection {
 impl Connection {
     /// Chooses the cluster: `--url` or `PM_URL`, else the login. Reaches for nothing yet.
     pub(crate) fn open(global: &GlobalArguments) -> Result<Self, CommandError> {
-        const DOING: &str = "reach a cluster";
-        let token = std::env::var("PM_TOKEN")
-            .ok()
-            .filter(|token| !token.is_empty());
-        let (url, token) = match (&global.url, token) {
-            (Some(url), Some(token)) => (url.clone(), token),
-            (given, token) => {
-                let logins = Logins::load()?;
-                let Some(url) = given.clone().or_else(|| logins.current.clone()) else {
-                    return Err(CommandError::new(
-                        code::NOT_LOGGED_IN,
-                        DOING,
-                        "no cluster is known: nobody has logged in here",
-                    )
-                    .next(
-                        "start one on this machine with `pm dev`, or `pm login URL --token-stdin`",
-                    ));
-                };
-                let Some(token) = token.or_else(|| logins.token(&url).map(str::to_owned)) else {
-                    return Err(CommandError::new(
-                        code::NOT_LOGGED_IN,
-                        DOING,
-                        format!("no token is known for {url}"),
-                    )
-                    .next(format!("`pm login {url} --token-stdin`, or set PM_TOKEN")));
-                };
-                (url, token)
-            }
-        };
         Self::to(
-            &url,
-            &token,
+            Access::choose(global)?,
             global.workspace.clone(),
             Output::new(global.format),
         )
@@ -69,18 +39,13 @@ impl Connection {
 
     /// A connection to a cluster that is known.
     pub(crate) fn to(
-        url: &str,
-        token: &str,
+        access: Access,
         workspace: WorkspaceStub,
         output: Output,
     ) -> Result<Self, CommandError> {
-        let client = Client::new(&[url.to_owned()], token).map_err(|error| {
-            CommandError::api("use the cluster's URL", url, &error)
-                .next("a URL looks like http://127.0.0.1:4250")
-        })?;
         Ok(Self {
-            client,
-            url: url.to_owned(),
+            client: access.client()?,
+            url: access.url,
             workspace,
             output,
             progress: Progress::new(output),

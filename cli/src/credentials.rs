@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::CommandError;
@@ -32,6 +33,27 @@ pub(crate) struct Logins {
 pub(crate) struct Login {
     /// The bearer token.
     pub(crate) token: String,
+    /// PEM of the certificate of the cluster's authority, for https.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) authority: Option<String>,
+    /// Where pacemakers answer, as far as known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) endpoints: Vec<String>,
+    /// When that was asked for.
+    #[serde(default)]
+    pub(crate) refreshed: Timestamp,
+}
+
+impl Login {
+    /// A login that knows nothing but these.
+    pub(crate) fn new(token: String, authority: Option<String>) -> Self {
+        Self {
+            token,
+            authority,
+            endpoints: Vec::new(),
+            refreshed: Timestamp::default(),
+        }
+    }
 }
 
 impl Logins {
@@ -65,24 +87,42 @@ impl Logins {
         })
     }
 
-    /// Makes `url` the current cluster; a token that is given replaces the one that is known.
+    /// Makes `url` the current cluster; a login that is given replaces the one that is known.
     ///
     /// Returns the cluster that was current before, when it was another one.
-    pub(crate) fn choose(&mut self, url: &str, token: Option<String>) -> Option<String> {
+    pub(crate) fn choose(&mut self, url: &str, login: Option<Login>) -> Option<String> {
         let url = normal_url(url);
-        if let Some(token) = token {
-            self.clusters.insert(url.clone(), Login { token });
+        if let Some(login) = login {
+            self.clusters.insert(url.clone(), login);
         }
         self.current
             .replace(url.clone())
             .filter(|before| *before != url)
     }
 
-    /// The token for a URL.
-    pub(crate) fn token(&self, url: &str) -> Option<&str> {
-        self.clusters
-            .get(&normal_url(url))
-            .map(|login| login.token.as_str())
+    /// The login for a URL; of a list with commas, the first that is known.
+    pub(crate) fn get(&self, url: &str) -> Option<&Login> {
+        url.split(',')
+            .find_map(|url| self.clusters.get(&normal_url(url.trim())))
+    }
+
+    /// Keeps where the pacemakers of a login are; false when nothing is known of it.
+    pub(crate) fn keep_endpoints(
+        &mut self,
+        url: &str,
+        endpoints: Vec<String>,
+        now: Timestamp,
+    ) -> bool {
+        let found = url
+            .split(',')
+            .map(|url| normal_url(url.trim()))
+            .find(|url| self.clusters.contains_key(url));
+        let Some(login) = found.and_then(|url| self.clusters.get_mut(&url)) else {
+            return false;
+        };
+        login.endpoints = endpoints;
+        login.refreshed = now;
+        true
     }
 
     /// Replaces the file.
@@ -146,15 +186,22 @@ mod tests {
 
     use super::*;
 
+    fn login(token: &str) -> Login {
+        Login::new(token.to_owned(), None)
+    }
+
     #[test]
     fn choosing_a_cluster_keeps_the_tokens_of_the_others() {
         let mut logins = Logins::default();
-        assert_eq!(logins.choose("http://one:1/", Some("a".to_owned())), None);
+        assert_eq!(logins.choose("http://one:1/", Some(login("a"))), None);
         assert_eq!(
-            logins.choose("http://two:2", Some("b".to_owned())),
+            logins.choose("http://two:2", Some(login("b"))),
             Some("http://one:1".to_owned())
         );
-        assert_eq!(logins.token("http://one:1"), Some("a"));
+        assert_eq!(
+            logins.get("http://one:1").map(|login| login.token.as_str()),
+            Some("a")
+        );
         assert_eq!(logins.current.as_deref(), Some("http://two:2"));
     }
 

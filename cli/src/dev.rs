@@ -16,29 +16,22 @@ mod probe;
 
 use std::path::Path;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
-use crate::agent::{self, Roles};
+use crate::access::Access;
+use crate::agent::process::{self, Ending, Signals};
+use crate::agent::roles::Roles;
+use crate::agent::telemetry;
 use crate::args::{DeployArguments, DevArguments, GlobalArguments};
 use crate::connection::Connection;
-use crate::credentials::Logins;
+use crate::credentials::{Login, Logins};
 use crate::deploy::{Deployed, deploy};
 use crate::dev::data_directory::{Addresses, DataDirectory};
 use crate::dev::node::RunningNode;
 use crate::error::{CommandError, code};
 use crate::output::Output;
 use crate::progress::{Progress, write_stderr};
-
-/// What ended the foreground.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    /// Ctrl-C: the applications are stopped too.
-    Interrupt,
-    /// SIGTERM or SIGHUP: the applications go on.
-    Terminate,
-}
 
 /// Runs the cluster until a signal, or stops what an earlier one left running.
 pub(crate) fn run(arguments: &DevArguments, global: &GlobalArguments) -> Result<(), CommandError> {
@@ -60,10 +53,10 @@ pub(crate) fn run(arguments: &DevArguments, global: &GlobalArguments) -> Result<
     } else {
         LevelFilter::WARN
     };
-    agent::telemetry::start(&data.path().join("pm.log"), level)
+    telemetry::start(&data.path().join("pm.log"), level)
         .map_err(|error| CommandError::file("open the log of the roles", &error))?;
-    agent::die_on_panic();
-    agent::raise_file_limit();
+    process::die_on_panic();
+    process::raise_file_limit();
     let result = runtime.block_on(foreground(arguments, global, &data));
     // A task that hangs must not keep the process: what matters is on disk.
     runtime.shutdown_background();
@@ -84,7 +77,7 @@ async fn foreground(
     };
     let node = match started {
         Ok(Ok(node)) => {
-            agent::telemetry::has_started();
+            telemetry::has_started();
             node
         }
         // Applications of an earlier process may run, and a heart that has started may start others.
@@ -104,8 +97,7 @@ async fn foreground(
 
     let first = {
         let connection = Connection::to(
-            &node.addresses.api,
-            &node.administrator_token,
+            Access::plain(&node.addresses.api, &node.administrator_token),
             global.workspace.clone(),
             output,
         )?;
@@ -207,7 +199,10 @@ fn role_failed(failure: &anyhow::Error) -> CommandError {
 
 fn log_in(node: &RunningNode) -> Result<(), CommandError> {
     let mut logins = Logins::load()?;
-    let before = logins.choose(&node.addresses.api, Some(node.administrator_token.clone()));
+    let before = logins.choose(
+        &node.addresses.api,
+        Some(Login::new(node.administrator_token.clone(), None)),
+    );
     logins.save()?;
     if let Some(before) = before {
         write_stderr(&format!(
@@ -286,31 +281,4 @@ async fn stop_applications(data: &DataDirectory, output: Output) -> Result<(), C
     output.result(&serde_json::json!({ "stopped": running.len() }), |_| {
         format!("Stopped {} application processes.", running.len())
     })
-}
-
-/// The signals that end the foreground.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn listen() -> Result<Self, CommandError> {
-        let listen =
-            |kind| signal(kind).map_err(|error| CommandError::file("listen for signals", &error));
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Ending {
-        tokio::select! {
-            _ = self.interrupt.recv() => Ending::Interrupt,
-            _ = self.terminate.recv() => Ending::Terminate,
-            _ = self.hangup.recv() => Ending::Terminate,
-        }
-    }
 }

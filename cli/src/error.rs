@@ -17,6 +17,14 @@ pub(crate) mod code {
     pub(crate) const UNREACHABLE: &str = "unreachable";
     /// No cluster and no token are known.
     pub(crate) const NOT_LOGGED_IN: &str = "not_logged_in";
+    /// The data directory is that of no node.
+    pub(crate) const NOT_JOINED: &str = "not_joined";
+    /// A join token is not one.
+    pub(crate) const TOKEN_INVALID: &str = "token_invalid";
+    /// Another cluster answers than the one that was meant.
+    pub(crate) const OTHER_CLUSTER: &str = "other_cluster";
+    /// The configuration file, or a setting, cannot work.
+    pub(crate) const CONFIGURATION_INVALID: &str = "configuration_invalid";
     /// The manifest has faults.
     pub(crate) const MANIFEST_INVALID: &str = "manifest_invalid";
     /// A file could not be read or written.

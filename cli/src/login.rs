@@ -2,11 +2,15 @@
 
 use std::io::Read as _;
 
+use pacemaker_client::fetch_authority;
+use pacemaker_client::tls::TlsError;
+
+use crate::access::{Access, read_authority, token_variable};
 use crate::args::{GlobalArguments, LoginArguments};
 use crate::connection::Connection;
-use crate::credentials::Logins;
-use crate::error::{CommandError, code};
-use crate::output::Output;
+use crate::credentials::{Login, Logins};
+use crate::error::{CommandError, chain, code};
+use crate::output::{Output, now};
 
 /// The longest token that is read; ours have 64 characters.
 const TOKEN_MAX_BYTES: u64 = 4096;
@@ -21,8 +25,10 @@ pub(crate) async fn run(
     let mut logins = Logins::load()?;
     let token = if arguments.token_stdin {
         read_token(&doing)?
-    } else if let Some(token) = logins.token(url) {
-        token.to_owned()
+    } else if let Some(token) = token_variable() {
+        token
+    } else if let Some(login) = logins.get(url) {
+        login.token.clone()
     } else {
         return Err(CommandError::new(
             code::NOT_LOGGED_IN,
@@ -35,19 +41,67 @@ pub(crate) async fn run(
     };
 
     let output = Output::new(global.format);
-    let connection = Connection::to(url, &token, global.workspace.clone(), output)?;
+    let mut login = Login::new(token, authority(arguments, global, &logins, url).await?);
+    let access = Access {
+        authority: login.authority.clone(),
+        ..Access::plain(url, &login.token)
+    };
+    let connection = Connection::to(access, global.workspace.clone(), output)?;
     let cluster = connection
         .client
         .cluster()
         .await
         .map_err(connection.failed(doing))?;
 
-    logins.choose(url, Some(token));
+    if login.authority.is_some() {
+        // All pacemakers are known from the first command on.
+        if let Ok(status) = connection.client.cluster_status().await {
+            login.endpoints = status
+                .members
+                .into_iter()
+                .map(|member| member.api)
+                .collect();
+            login.refreshed = now();
+        }
+    }
+    logins.choose(url, Some(login));
     let path = logins.save()?;
     output.result(
         &serde_json::json!({ "url": url, "cluster": cluster.id, "file": path }),
         |_| format!("Logged in to {url} (cluster {}).", cluster.id),
     )
+}
+
+/// PEM of the authority: of a file, asked for and checked, or known from an earlier login.
+async fn authority(
+    arguments: &LoginArguments,
+    global: &GlobalArguments,
+    logins: &Logins,
+    url: &str,
+) -> Result<Option<String>, CommandError> {
+    if !url.starts_with("https://") {
+        return Ok(None);
+    }
+    if let Some(path) = &global.ca {
+        return read_authority(path).map(Some);
+    }
+    let Some(fingerprint) = &arguments.fingerprint else {
+        return Ok(logins.get(url).and_then(|login| login.authority.clone()));
+    };
+    fetch_authority(url, fingerprint)
+        .await
+        .map(Some)
+        .map_err(|error| {
+            let doing = format!("ask {url} for its authority");
+            match error {
+                TlsError::OtherAuthority { .. } => CommandError::new(
+                    code::OTHER_CLUSTER,
+                    doing,
+                    "who answers there has another fingerprint; the token was not sent",
+                ),
+                error => CommandError::new(code::UNREACHABLE, doing, chain(&error)),
+            }
+        })
 }
 
 fn read_token(doing: &str) -> Result<String, CommandError> {

@@ -3,9 +3,12 @@
 //! `pm shim` and `pm static` are started by the heart once per instance; they are dispatched before
 //! anything else is set up, because they must start fast and stay small.
 
+mod access;
 mod agent;
 mod args;
+mod cluster;
 mod completions;
+mod configuration;
 mod connection;
 mod credentials;
 mod deploy;
@@ -33,6 +36,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::args::cluster::ClusterVerb;
 use crate::args::{Arguments, GlobalArguments, Verb};
 use crate::connection::Connection;
 use crate::error::CommandError;
@@ -78,8 +82,10 @@ fn shim() -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), CommandError> {
     let output = Output::new(arguments.global.format);
     match arguments.verb {
+        Verb::Cluster(ClusterVerb::Init(verb)) => cluster::init::run(*verb, output),
         Verb::Validate(verb) => validate::run(&verb, output),
         Verb::Completions { shell } => completions::run(shell, output),
+        Verb::Agent(verb) => agent::run(*verb, output),
         Verb::Dev(verb) => dev::run(&verb, &arguments.global),
         verb => runtime()?.block_on(talk(verb, &arguments.global)),
     }
@@ -95,8 +101,16 @@ fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
 
 /// The verbs that speak with a cluster.
 async fn talk(verb: Verb, global: &GlobalArguments) -> Result<(), CommandError> {
-    let connection = || Connection::open(global);
-    match verb {
+    let opened = std::cell::OnceCell::new();
+    let connection = || {
+        let connection = Connection::open(global)?;
+        let (client, url) = (connection.client.clone(), connection.url.clone());
+        opened.set((client, url)).unwrap_or_default();
+        Ok::<_, CommandError>(connection)
+    };
+    let done = match verb {
+        Verb::Cluster(ClusterVerb::Init(_)) => unreachable!("done before a runtime was started"),
+        Verb::Cluster(verb) => cluster::run(&connection()?, &verb).await,
         Verb::Login(verb) => login::run(&verb, global).await,
         Verb::Deploy(verb) => deploy::run(&verb, global).await,
         Verb::Status { application } => status::run(&connection()?, application.as_ref()).await,
@@ -112,8 +126,12 @@ async fn talk(verb: Verb, global: &GlobalArguments) -> Result<(), CommandError> 
         Verb::Why { subject } => why::run(&connection()?, &subject).await,
         Verb::Workspace(verb) => workspace::run(&connection()?, &verb).await,
         Verb::Node(verb) => node::run(&connection()?, &verb).await,
-        Verb::Validate(_) | Verb::Completions { .. } | Verb::Dev(_) => {
+        Verb::Validate(_) | Verb::Completions { .. } | Verb::Dev(_) | Verb::Agent(_) => {
             unreachable!("done before a runtime was started")
         }
+    };
+    if let (Ok(()), Some((client, url))) = (&done, opened.into_inner()) {
+        access::refresh(&client, &url).await;
     }
+    done
 }

@@ -99,6 +99,21 @@ pub(crate) fn ago(time: Timestamp) -> String {
     }
 }
 
+/// How far away `time` is, in one unit.
+pub(crate) fn in_future(time: Timestamp) -> String {
+    let now = now();
+    if time <= now {
+        return format!("ended {}", ago(time));
+    }
+    let seconds = time.since(now).0 / 1000;
+    match seconds {
+        0..=119 => format!("ends in {seconds}s"),
+        120..=7199 => format!("ends in {}m", seconds / 60),
+        7200..=172_799 => format!("ends in {}h", seconds / 3600),
+        _ => format!("ends in {}d", seconds / 86_400),
+    }
+}
+
 /// The time on this machine.
 pub(crate) fn now() -> Timestamp {
     let since_epoch = SystemTime::now()

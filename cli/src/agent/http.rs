@@ -4,6 +4,7 @@
 //! request that comes earlier waits for it. Owns `/metrics` (all roles, one document) and `/healthz`
 //! (which roles run); everything else belongs to the roles.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,13 +14,15 @@ use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt as _;
 use common::api::{PROBLEM_CONTENT_TYPE, Problem};
+use pacemaker_client::tls::Tls;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+
+use crate::agent::listener;
 
 /// The type of Prometheus' text format, as `OpenMetrics` writes it.
 const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -27,9 +30,6 @@ const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0;
 /// How long a request waits for a role that is starting: a pacemaker reads its log meanwhile. Shorter
 /// than clients wait for an answer.
 const START_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long requests under way may go on after the shutdown: who follows a log would go on for ever.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The metrics of one role, without the closing line.
 pub(crate) type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -75,29 +75,20 @@ impl Port {
         });
     }
 
-    /// Serves until the shutdown, then lets requests under way end for a moment.
+    /// Serves until the shutdown, with certificates where there are any.
     pub(crate) async fn serve(
         self,
         listener: TcpListener,
+        tls: Option<Tls>,
         shutdown: CancellationToken,
-    ) -> std::io::Result<()> {
+    ) -> Result<(), Infallible> {
         let (health, metrics, rest) = (self.clone(), self.clone(), self);
         let routes = Router::new()
             .route("/healthz", get(move || async move { health.health() }))
             .route("/metrics", get(move || async move { metrics.metrics() }))
             .fallback(move |request: Request| async move { rest.pass(request).await });
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a connection keeps its delays");
-            }
-        });
-        let serving = axum::serve(listener, routes)
-            .with_graceful_shutdown(shutdown.clone().cancelled_owned())
-            .into_future();
-        tokio::select! {
-            result = serving => result,
-            () = past(shutdown) => Ok(()),
-        }
+        listener::serve(listener, tls, routes, shutdown).await;
+        Ok(())
     }
 
     fn health(&self) -> Response {
@@ -146,13 +137,6 @@ impl Port {
             }
         }
     }
-}
-
-/// Resolves when the requests of a port that ends have had their time.
-async fn past(shutdown: CancellationToken) {
-    shutdown.cancelled().await;
-    tokio::time::sleep_until(tokio::time::Instant::now() + SHUTDOWN_PATIENCE).await;
-    tracing::info!("requests were still under way when the port closed");
 }
 
 /// A request that no role knows, on its way back.
@@ -244,7 +228,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(port.serve(listener, shutdown.clone()));
+        let serving = tokio::spawn(port.serve(listener, None, shutdown.clone()));
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET /log HTTP/1.1\r\nHost: a\r\n\r\n")
             .await
@@ -253,7 +237,7 @@ mod tests {
 
         shutdown.cancel();
 
-        let ended = timeout(SHUTDOWN_PATIENCE * 5, serving).await;
+        let ended = timeout(listener::SHUTDOWN_PATIENCE * 5, serving).await;
         ended.unwrap().unwrap().unwrap();
     }
 

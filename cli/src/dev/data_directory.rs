@@ -10,26 +10,26 @@
 //!   pacemaker/ heart/ router/   one for each role, theirs alone
 //! ```
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::Path;
 
 use common::id::NodeId;
-use rustix::fs::{FlockOperation, flock};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::agent::directory::LockedDirectory;
 use crate::connection::random_text;
-use crate::credentials::write_private;
 use crate::error::{CommandError, code};
 
 /// The directory, locked for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct DataDirectory {
-    path: PathBuf,
-    /// Closing it releases the lock, also when the process is killed.
-    _lock: File,
+pub(crate) struct DataDirectory(LockedDirectory);
+
+impl Deref for DataDirectory {
+    type Target = LockedDirectory;
+
+    fn deref(&self) -> &LockedDirectory {
+        &self.0
+    }
 }
 
 /// Random texts that are made once.
@@ -64,69 +64,31 @@ pub(crate) struct Addresses {
 impl DataDirectory {
     /// Makes the directory if needed, and locks it; refuses one that holds something else.
     pub(crate) fn lock(path: &Path) -> Result<Self, CommandError> {
-        let wrap = |error: std::io::Error| CommandError::file(doing(path), &error);
-        if !path.exists() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(path)
-                .map_err(wrap)?;
-        }
-        Self::lock_existing(path)
+        LockedDirectory::lock(path).and_then(Self::of)
     }
 
     /// Locks a directory that an earlier process has left; never makes one.
     pub(crate) fn lock_existing(path: &Path) -> Result<Self, CommandError> {
-        let doing = doing(path);
-        let wrap = |error: std::io::Error| CommandError::file(doing.clone(), &error);
-        let path = fs::canonicalize(path).map_err(wrap)?;
-        let is_empty = || fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
-        if !is_ours(&path) && !is_empty() {
+        LockedDirectory::lock_existing(path).and_then(Self::of)
+    }
+
+    fn of(locked: LockedDirectory) -> Result<Self, CommandError> {
+        if locked.path().join("tls").exists() {
             return Err(CommandError::new(
-                code::FILE,
-                doing,
-                "there are files in it, and none that a cluster has made",
+                code::IN_USE,
+                format!("use the data directory {}", locked.path().display()),
+                "it is that of a node of a cluster",
             )
-            .next("give a directory that is empty or does not exist with --data-dir"));
+            .next("start that node with `pm agent`, or give another --data-dir"));
         }
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path.join("lock"))
-            .map_err(wrap)?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut holder = String::new();
-            lock.read_to_string(&mut holder).map_err(wrap)?;
-            return Err(in_use(doing, &path, holder.trim()));
-        }
-        lock.set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| writeln!(lock, "{}", std::process::id()))
-            .map_err(wrap)?;
         // Whoever ran before listens no longer.
-        match fs::remove_file(path.join("addresses.json")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(wrap(error)),
-            Ok(()) | Err(_) => Ok(Self { path, _lock: lock }),
-        }
-    }
-
-    /// Its absolute path.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The directory of one role.
-    pub(crate) fn role(&self, role: &str) -> PathBuf {
-        self.path.join(role)
+        locked.remove("addresses.json")?;
+        Ok(Self(locked))
     }
 
     /// The secrets, made at the first start.
     pub(crate) fn secrets(&self) -> Result<Secrets, CommandError> {
-        let path = self.path.join("secrets.json");
-        if let Some(secrets) = read(&path)? {
+        if let Some(secrets) = self.read("secrets.json")? {
             return Ok(secrets);
         }
         let secrets = Secrets {
@@ -134,138 +96,33 @@ impl DataDirectory {
             administrator_token: random_text()?,
             node_token: random_text()?,
         };
-        write(&path, &secrets)?;
+        self.write("secrets.json", &secrets)?;
         Ok(secrets)
     }
 
     /// The node's number, when the cluster has given one.
     pub(crate) fn node(&self) -> Result<Option<NodeId>, CommandError> {
-        let identity: Option<NodeIdentity> = read(&self.path.join("node.json"))?;
+        let identity: Option<NodeIdentity> = self.read("node.json")?;
         Ok(identity.map(|identity| identity.node))
     }
 
     /// Keeps the node's number.
     pub(crate) fn keep_node(&self, node: NodeId) -> Result<(), CommandError> {
-        write(&self.path.join("node.json"), &NodeIdentity { node })
+        self.write("node.json", &NodeIdentity { node })
     }
 
     /// Tells others where this process listens.
     pub(crate) fn keep_addresses(&self, addresses: &Addresses) -> Result<(), CommandError> {
-        write(&self.path.join("addresses.json"), addresses)
+        self.write("addresses.json", addresses)
     }
-}
-
-fn doing(path: &Path) -> String {
-    format!("use the data directory {}", path.display())
-}
-
-/// True when a `pm dev`, or a heart alone, has used the directory before.
-fn is_ours(path: &Path) -> bool {
-    ["secrets.json", "lock", "heart/lock", "heart/instances"]
-        .iter()
-        .any(|name| path.join(name).exists())
-}
-
-fn in_use(doing: String, path: &Path, holder: &str) -> CommandError {
-    let holder = if holder.is_empty() {
-        "another process".to_owned()
-    } else {
-        format!("process {holder}")
-    };
-    CommandError::new(
-        code::IN_USE,
-        doing,
-        format!("{holder} runs a cluster from {}", path.display()),
-    )
-    .next("use that one, end it, or give this one another --data-dir")
-}
-
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, CommandError> {
-    let doing = || format!("read {}", path.display());
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(CommandError::file(doing(), &error)),
-    };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|error| CommandError::new(code::FILE, doing(), error.to_string()))
-}
-
-fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), CommandError> {
-    let bytes = serde_json::to_vec_pretty(value).map_err(|error| {
-        CommandError::new(
-            code::FILE,
-            format!("write {}", path.display()),
-            error.to_string(),
-        )
-    })?;
-    write_private(path, &bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-
-    #[test]
-    fn a_second_process_is_told_who_holds_the_directory() {
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("data");
-        let held = DataDirectory::lock(&path).unwrap();
-
-        let refused = DataDirectory::lock(&path).unwrap_err();
-
-        assert_eq!(refused.code, code::IN_USE);
-        let holder = format!("process {}", std::process::id());
-        assert!(refused.why.contains(&holder), "{}", refused.why);
-        drop(held);
-        assert!(DataDirectory::lock(&path).is_ok());
-    }
-
-    #[test]
-    fn a_directory_of_others_is_refused_and_left_as_it_is() {
-        let parent = tempfile::tempdir().unwrap();
-        let others = parent.path().join("project");
-        fs::create_dir(&others).unwrap();
-        fs::set_permissions(&others, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::write(others.join("main.rs"), "").unwrap();
-
-        let refused = DataDirectory::lock(&others).unwrap_err();
-
-        assert!(refused.doing.contains("project"), "{}", refused.doing);
-        let mode = fs::metadata(&others).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o755);
-        assert!(!others.join("lock").exists());
-    }
-
-    #[test]
-    fn a_new_directory_is_private_and_an_existing_one_keeps_its_mode() {
-        let parent = tempfile::tempdir().unwrap();
-        let new = parent.path().join("new");
-        let empty = parent.path().join("empty");
-        fs::create_dir(&empty).unwrap();
-        fs::set_permissions(&empty, fs::Permissions::from_mode(0o750)).unwrap();
-
-        for (path, mode) in [(&new, 0o700), (&empty, 0o750)] {
-            drop(DataDirectory::lock(path).unwrap());
-            let found = fs::metadata(path).unwrap().permissions().mode();
-            assert_eq!(found & 0o777, mode, "{}", path.display());
-            assert!(DataDirectory::lock(path).is_ok());
-        }
-    }
-
-    #[test]
-    fn stopping_makes_no_directory() {
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("none");
-
-        let refused = DataDirectory::lock_existing(&path).unwrap_err();
-
-        assert!(refused.doing.contains("none"), "{}", refused.doing);
-        assert!(!path.exists());
-    }
 
     #[test]
     fn addresses_of_an_earlier_process_are_removed() {

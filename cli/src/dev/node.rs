@@ -5,25 +5,22 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::application::{RUNTIME_SHELL, RUNTIME_STATIC};
 use common::digest::Digest;
-use common::id::{NodeId, PluginName};
+use common::id::NodeId;
 use common::node::{NodeDescription, Role};
 use common::time::Span;
 use pacemaker_client::Client;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use crate::agent::Roles;
 use crate::agent::http::Port;
+use crate::agent::roles::Roles;
+use crate::agent::start::{Starter, machine_name, runtimes};
 use crate::args::DevArguments;
 use crate::dev::data_directory::{Addresses, DataDirectory, Secrets};
 use crate::dev::ports;
-use crate::error::{CommandError, chain, code};
+use crate::error::{CommandError, code};
 
-/// The version of the runtimes that `pm` itself brings.
-const RUNTIME_VERSION: &str = "1";
 /// How long requests under way may go on when the cluster ends; below what all roles get together.
 const ROUTER_DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -51,9 +48,7 @@ struct Start<'a> {
     /// The executable that runs as shim and as static server.
     program: PathBuf,
     client: Client,
-    port: Port,
-    roles: &'a mut Roles,
-    shutdown: CancellationToken,
+    starter: Starter<'a>,
 }
 
 impl RunningNode {
@@ -79,9 +74,11 @@ impl RunningNode {
                 .map_err(|error| CommandError::file("find the pm executable", &error))?,
             client: client(api, &secrets.node_token)?,
             secrets,
-            port: Port::expecting(&["pacemaker", "heart", "router"]),
-            roles,
-            shutdown,
+            starter: Starter {
+                port: Port::expecting(&["pacemaker", "heart", "router"]),
+                roles,
+                shutdown,
+            },
         };
         start.serve(listener)?;
         start.all().await?;
@@ -100,8 +97,12 @@ impl Start<'_> {
     fn serve(&mut self, listener: std::net::TcpListener) -> Result<(), CommandError> {
         let listener = TcpListener::from_std(listener)
             .map_err(|error| CommandError::file("listen for the API", &error))?;
-        let serving = self.port.clone().serve(listener, self.shutdown.clone());
-        self.roles.watch("API", tokio::spawn(serving));
+        let starter = &mut self.starter;
+        let serving = starter
+            .port
+            .clone()
+            .serve(listener, None, starter.shutdown.clone());
+        starter.roles.watch("API", tokio::spawn(serving));
         Ok(())
     }
 
@@ -146,12 +147,7 @@ impl Start<'_> {
             node_token: self.secrets.node_token.clone(),
             settings,
         };
-        let running = pacemaker::start(config, self.shutdown.clone())
-            .await
-            .map_err(|error| not_started("pacemaker", &error))?;
-        self.port.add("pacemaker", running.routes, running.metrics);
-        self.roles.watch("pacemaker", running.finished);
-        Ok(())
+        self.starter.pacemaker(config).await
     }
 
     async fn heart(&mut self, node: NodeId) -> Result<(), CommandError> {
@@ -167,12 +163,7 @@ impl Start<'_> {
             .to_vec();
         // Nobody else could start an exclusive instance; applications go on while the pacemaker is away.
         config.fence_exclusive = false;
-        let running = heart::start(config, self.shutdown.clone())
-            .await
-            .map_err(|error| not_started("heart", &error))?;
-        self.port.add("heart", running.routes, running.metrics);
-        self.roles.watch("heart", running.finished);
-        Ok(())
+        self.starter.heart(config).await
     }
 
     async fn router(&mut self, node: NodeId) -> Result<(), CommandError> {
@@ -183,12 +174,7 @@ impl Start<'_> {
             .to_vec();
         config.access_log = true;
         config.drain_limit = ROUTER_DRAIN_LIMIT;
-        let running = router::start(config, self.shutdown.clone())
-            .await
-            .map_err(|error| not_started("router", &error))?;
-        self.port.add("router", running.routes, running.metrics);
-        self.roles.watch("router", running.finished);
-        Ok(())
+        self.starter.router(config).await
     }
 
     async fn register(&self) -> Result<NodeId, CommandError> {
@@ -200,13 +186,7 @@ impl Start<'_> {
             api: format!("http://{}", self.api),
             tags: BTreeMap::new(),
             zone: None,
-            runtimes: [RUNTIME_SHELL, RUNTIME_STATIC]
-                .map(|plugin| {
-                    let plugin = PluginName::parse(plugin)
-                        .expect("the names of our own plugins keep the rule");
-                    (plugin, vec![RUNTIME_VERSION.to_owned()])
-                })
-                .into(),
+            runtimes: runtimes(),
         };
         let url = format!("http://{}", self.api);
         let deadline = Instant::now() + REGISTER_LIMIT;
@@ -229,15 +209,4 @@ fn client(api: SocketAddr, token: &str) -> Result<Client, CommandError> {
     let url = format!("http://{api}");
     Client::new(std::slice::from_ref(&url), token)
         .map_err(|error| CommandError::api("reach the API", &url, &error))
-}
-
-fn machine_name() -> String {
-    nix::unistd::gethostname().map_or_else(
-        |_| "localhost".to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    )
-}
-
-fn not_started(role: &str, error: &dyn std::error::Error) -> CommandError {
-    CommandError::new(code::FAILED, format!("start the {role}"), chain(error))
 }

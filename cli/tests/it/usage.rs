@@ -29,6 +29,8 @@ fn help_of_every_verb_goes_to_stdout() {
     assert_eq!(all.code, 0);
     for verb in [
         "dev",
+        "agent",
+        "cluster",
         "login",
         "validate",
         "deploy",

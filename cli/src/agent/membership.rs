@@ -1,0 +1,173 @@
+//! What keeps a node in its cluster while it runs: what it says of itself, where the pacemakers are,
+//! and its certificate.
+//!
+//! Nothing here is needed to go on serving: without an answer the roles keep what they have.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::node::NodeDescription;
+use common::time::Timestamp;
+use pacemaker_client::Client;
+use pacemaker_client::tls::{NodeIdentity, NodeKey, Tls};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::node_directory::NodeDirectory;
+use crate::error::chain;
+use crate::output::now;
+
+/// Time between two attempts to say what this node is; the first success ends it.
+const DESCRIBE_INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two looks at where the pacemakers are. They change when machines come and go; what is
+/// known of them has to outlive all but one.
+const PACEMAKERS_INTERVAL: Duration = Duration::from_secs(15);
+/// Time between two looks at whether the certificate has to be renewed; below any life that a test has.
+const RENEWAL_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// The first pause after a renewal that failed; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause: a certificate has hours left when half of its life has passed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A node in its cluster; the work of three tasks.
+#[derive(Clone, Debug)]
+pub(crate) struct Membership {
+    /// How the cluster is reached.
+    pub(crate) client: Client,
+    /// Who this node is.
+    pub(crate) tls: Tls,
+    /// What it says of itself.
+    pub(crate) description: NodeDescription,
+    /// Where all of it is kept.
+    pub(crate) directory: Arc<NodeDirectory>,
+    /// What ends the tasks.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Membership {
+    /// Tells the cluster what this node is, until it has heard it.
+    pub(crate) async fn describe(self) -> Result<(), Infallible> {
+        let mut interval = tokio::time::interval(DESCRIBE_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut has_warned = false;
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = self.shutdown.cancelled() => return Ok(()),
+            }
+            match self.client.register_node(&self.description).await {
+                Ok(node) => {
+                    tracing::info!(%node, "the cluster knows this node");
+                    break;
+                }
+                Err(error) if error.is_unreachable() => {
+                    tracing::debug!(error = chain(&error), "the cluster does not answer yet");
+                }
+                Err(error) if has_warned => {
+                    tracing::debug!(error = chain(&error), "the cluster refuses this node");
+                }
+                Err(error) => {
+                    has_warned = true;
+                    tracing::warn!(error = chain(&error), "the cluster refuses this node");
+                }
+            }
+        }
+        self.shutdown.cancelled().await;
+        Ok(())
+    }
+
+    /// Keeps to the pacemakers that there are, and writes them down for the next start.
+    pub(crate) async fn follow_pacemakers(self) -> Result<(), Infallible> {
+        let mut interval = tokio::time::interval(PACEMAKERS_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = self.shutdown.cancelled() => return Ok(()),
+            }
+            match self.client.cluster_status().await {
+                Ok(status) => {
+                    let found = status.members.into_iter().map(|member| member.api);
+                    self.keep_to(found.collect());
+                }
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), "the pacemakers stay as known");
+                }
+            }
+        }
+    }
+
+    /// Uses these pacemakers from now on; an empty answer changes nothing.
+    fn keep_to(&self, mut found: Vec<String>) {
+        found.sort();
+        found.dedup();
+        let mut known = self.client.endpoints();
+        known.sort();
+        if found.is_empty() || found == known {
+            return;
+        }
+        tracing::info!(pacemakers = found.join(" "), "the pacemakers have changed");
+        self.client.set_endpoints(found.clone());
+        if let Err(error) = self.directory.keep_pacemakers(&found) {
+            tracing::warn!(%error, "the list of pacemakers is not kept for the next start");
+        }
+    }
+
+    /// Gets the next certificate when half of the present one's life has passed.
+    pub(crate) async fn renew(self) -> Result<(), Infallible> {
+        let mut interval = tokio::time::interval(RENEWAL_LOOK_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut not_before = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = self.shutdown.cancelled() => return Ok(()),
+            }
+            if now() < self.tls.renew_at() || Instant::now() < not_before {
+                continue;
+            }
+            match self.renew_once().await {
+                Ok(expires) => {
+                    tracing::info!(expires = expires.0, "the certificate is renewed");
+                    pause = FIRST_PAUSE;
+                }
+                Err(error) => {
+                    let expires = self.tls.expires().0;
+                    tracing::warn!(%error, expires, "the certificate is not renewed");
+                    not_before = Instant::now() + pause;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// The key stays the same, so that an interruption leaves a whole identity.
+    async fn renew_once(&self) -> Result<Timestamp, String> {
+        let present = self.tls.identity();
+        let key = NodeKey::from_pem(&present.key).map_err(|error| chain(&error))?;
+        let request = key.signing_request().map_err(|error| chain(&error))?;
+        let answer = self
+            .client
+            .renew_certificate(&request)
+            .await
+            .map_err(|error| chain(&error))?;
+        let identity = NodeIdentity::new(
+            answer.certificate,
+            present.key.clone(),
+            present.authority.clone(),
+        )
+        .map_err(|error| chain(&error))?;
+        self.tls
+            .replace(identity.clone())
+            .map_err(|error| chain(&error))?;
+        self.keep_to(answer.pacemakers);
+        let directory = Arc::clone(&self.directory);
+        tokio::task::spawn_blocking(move || directory.keep_identity(&identity, None))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+        Ok(self.tls.expires())
+    }
+}
