@@ -98,7 +98,10 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn renew_certificate(&self, signing_request: &str) -> Result<CertificateAnswer, Error> {
+    pub async fn renew_certificate(
+        &self,
+        signing_request: &str,
+    ) -> Result<CertificateAnswer, Error> {
         let action = "renew the certificate";
         let body = CertificateRequest {
             signing_request: signing_request.to_owned(),

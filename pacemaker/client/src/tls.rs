@@ -33,7 +33,7 @@ use std::sync::{Arc, OnceLock};
 use common::digest::Digest;
 use common::id::NodeId;
 use common::node::Role;
-use common::time::Timestamp;
+use common::time::{Span, Timestamp};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
@@ -52,6 +52,9 @@ pub(crate) use crate::tls::verify::{Roots, ServerVerifier, algorithms};
 
 /// The one protocol that is spoken inside a TLS connection.
 const PROTOCOL: &[u8] = b"http/1.1";
+
+/// A certificate counts from this long before it was signed, because clocks differ.
+pub const BACKDATED: Span = Span::seconds(3600);
 
 /// What is expected of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,7 @@ pub struct Tls {
 struct Held {
     identity: Arc<NodeIdentity>,
     certified: Arc<CertifiedKey>,
+    renews: Timestamp,
     expires: Timestamp,
     /// Counts replacements.
     generation: u64,
@@ -173,6 +177,12 @@ impl Tls {
         self.held.borrow().generation
     }
 
+    /// When its certificate should be renewed: half of its life has then passed.
+    #[must_use]
+    pub fn renew_at(&self) -> Timestamp {
+        self.held.borrow().renews
+    }
+
     /// Changes whenever the identity is replaced: long connections are then made anew.
     #[must_use]
     pub fn changes(&self) -> Changes {
@@ -230,9 +240,14 @@ impl Held {
         // The authority's certificate goes along: who joins checks its fingerprint.
         let certified = CertifiedKey::new(vec![certificate, roots.certificate.clone()], key);
         certified.keys_match().map_err(TlsError::Configuration)?;
+        let signed = Timestamp(0)
+            .after(Span::seconds(read.begins.as_secs()))
+            .after(BACKDATED);
+        let life = read.expires.since(signed);
         Ok(Self {
             identity: Arc::new(identity),
             certified: Arc::new(certified),
+            renews: signed.after(Span(life.0 / 2)),
             expires: read.expires,
             generation,
         })
