@@ -75,6 +75,8 @@ async fn foreground(
         node = RunningNode::start(arguments, data, &mut roles) => node.map(Ok),
         ending = signals.next() => Ok(Err(ending)),
     };
+    #[cfg(test)]
+    roles.watch("faulty role", tokio::spawn(tests::panic()));
     let node = match started {
         Ok(Ok(node)) => {
             telemetry::has_started();
@@ -281,4 +283,69 @@ async fn stop_applications(data: &DataDirectory, output: Output) -> Result<(), C
     output.result(&serde_json::json!({ "stopped": running.len() }), |_| {
         format!("Stopped {} application processes.", running.len())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Arguments, Verb};
+
+    /// Names the data directory to the process that panics.
+    const DATA: &str = "PM_TEST_PANIC_DATA";
+    const SAID: &str = "a role has a fault";
+
+    /// What stands beside the roles of a `pm dev` that a test runs.
+    pub(super) async fn panic() -> Result<(), std::convert::Infallible> {
+        panic!("{SAID}")
+    }
+
+    #[test]
+    #[ignore = "it is the process that the test below starts"]
+    fn a_pm_dev_whose_role_panics() {
+        let data = std::env::var(DATA).unwrap();
+        let typed = [
+            "pm",
+            "dev",
+            "--api-port=0",
+            "--router-port=0",
+            "--instance-ports=21000-21001",
+        ];
+        let typed = typed.into_iter().chain(["--data-dir", &data]);
+        let arguments = Arguments::parse_from(typed);
+        let Verb::Dev(verb) = &arguments.verb else {
+            unreachable!("`pm dev` was typed")
+        };
+        run(verb, &arguments.global).unwrap();
+    }
+
+    #[test]
+    fn a_role_that_panics_ends_the_process_within_a_second() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "--nocapture"])
+            .arg("dev::tests::a_pm_dev_whose_role_panics")
+            .env(DATA, directory.path().join("data"))
+            .env("XDG_CONFIG_HOME", directory.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map_while(Result::ok)
+            .any(|line| line.contains(SAID));
+        let panicked = Instant::now();
+
+        let status = child.wait().unwrap();
+
+        assert!(said);
+        assert_eq!(status.code(), Some(101));
+        assert!(panicked.elapsed() < Duration::from_secs(1));
+    }
 }
