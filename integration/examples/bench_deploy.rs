@@ -3,7 +3,8 @@
 //! A round is a deployment of a package that the store already has. It is timed from the start of
 //! the `pm deploy` process to the first answer of 200 through the router, at the new version's own
 //! hostname. The application's own start is the same program, started without the platform, to its
-//! first answer of 200. Their difference is what the platform costs.
+//! first answer of 200, just before the deployment of the same round. The difference of the two, round
+//! by round, is what the platform costs.
 #![expect(clippy::print_stdout, reason = "the table is the program's result")]
 
 use std::net::SocketAddr;
@@ -40,19 +41,19 @@ async fn main() -> Result<()> {
         .map_or(Ok(ROUNDS), |text| text.parse())
         .context("the first argument is the number of rounds")?;
     let site = TestApp::site("bench", "ready")?;
-    let mut own = Vec::new();
-    for _ in 0..rounds {
-        own.push(own_start(&site.path().join("site")).await?);
-    }
-
     let dev = DevProcess::start().await?;
+    let mut own = Vec::new();
     let mut first = Vec::new();
     let mut whole = Vec::new();
+    let mut added = Vec::new();
     for round in 0..rounds + WARM_UP {
+        let alone = own_start(&site.path().join("site")).await?;
         let (answered, ended) = deploy(&dev, &site, round + 1).await?;
         if round >= WARM_UP {
+            own.push(alone);
             first.push(answered);
             whole.push(ended);
+            added.push(answered - alone);
         }
     }
     let instances = dev.instances("bench").await?;
@@ -60,13 +61,7 @@ async fn main() -> Result<()> {
     row("the application's own start, to its first 200", &mut own);
     row("pm deploy, to the new version's first 200", &mut first);
     row("pm deploy, to its end (promoted, drained)", &mut whole);
-    let added = |share| quantile(&first, share) - quantile(&own, share);
-    println!(
-        "{:<58}{:>9.1}{:>9.1}",
-        "what the platform adds to the first 200",
-        added(0.50),
-        added(0.99)
-    );
+    row("what the platform adds to the first 200", &mut added);
     let pid = instances[0].pid.context("the instance has a process")?;
     memory(&dev, pid).await?;
     dev.passed();
