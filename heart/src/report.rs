@@ -25,8 +25,10 @@ use crate::keep_lease::LeaseKeeper;
 use crate::local::{Condition, Held, Local, StopReason, Work};
 use crate::metrics::Metrics;
 
-/// A report that is not acknowledged in this time is given up for a newer one.
-const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(2);
+/// A report that is not acknowledged in this time is given up for a newer one. Long enough for the
+/// client to try each of five pacemakers for a second: given up earlier, it would begin with the same
+/// ones again and never get to the one that answers.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(6);
 
 /// What the loop publishes.
 #[derive(Clone, Debug, Default, PartialEq)]

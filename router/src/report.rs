@@ -4,7 +4,7 @@
 //! acknowledgement in one. It runs beside the workers and never holds them up.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::assignment::{REPORT_INTERVAL, Report, RouterReport};
 use common::id::NodeId;
@@ -15,11 +15,10 @@ use tokio_util::sync::CancellationToken;
 use crate::random;
 use crate::table::Tables;
 
-/// A leader that has not taken a report by now is not going to; the next one says more anyway.
-const POST_LIMIT: Duration = Duration::from_secs(3);
-/// A report that took longer, or failed, found a pacemaker that has died or hangs: the watch, which
-/// may wait on the same one, is begun anew. Ordinary reports take some milliseconds.
-const SLOW: Duration = Duration::from_millis(700);
+/// A report that is not taken in this time is given up for a newer one. Long enough for the client to
+/// try each of five pacemakers for a second: given up earlier, it would begin with the same ones
+/// again and never get to the one that answers.
+const POST_LIMIT: Duration = Duration::from_secs(6);
 
 /// Reports until `shutdown`.
 pub(crate) async fn run(
@@ -31,7 +30,6 @@ pub(crate) async fn run(
     let incarnation = random::seed();
     let mut sequence = 0;
     let mut is_heard = true;
-    let mut is_prompt = true;
     loop {
         sequence += 1;
         let report = Report {
@@ -40,16 +38,11 @@ pub(crate) async fn run(
             heart: None,
             router: Some(observe(&tables, incarnation, sequence)),
         };
-        let begun = Instant::now();
         let posted = tokio::select! {
             posted = timeout(POST_LIMIT, client.report(&report)) => posted,
             () = shutdown.cancelled() => return,
         };
         let was_heard = std::mem::replace(&mut is_heard, matches!(posted, Ok(Ok(()))));
-        let was_prompt = std::mem::replace(&mut is_prompt, is_heard && begun.elapsed() < SLOW);
-        if is_prompt != was_prompt {
-            tables.watch_anew.notify_one();
-        }
         match posted {
             Ok(Ok(())) => {}
             Ok(Err(error)) if was_heard => {

@@ -43,8 +43,6 @@ pub(crate) struct Tables {
     workers: Box<[Signal]>,
     /// Wakes the reporter.
     pub(crate) changed: Arc<Notify>,
-    /// Asks for newer tables anew: whoever was asked may be gone.
-    pub(crate) watch_anew: Notify,
     started: Instant,
     /// When a pacemaker last answered a watch, milliseconds since `started` plus one; 0 is never.
     contact_ms: AtomicU64,
@@ -66,7 +64,6 @@ impl Tables {
             registry: Mutex::new(Registry::new(workers, Arc::clone(&changed))),
             workers: (0..workers).map(|_| Signal::default()).collect(),
             changed,
-            watch_anew: Notify::new(),
             started: Instant::now(),
             contact_ms: AtomicU64::new(0),
         }
@@ -177,7 +174,6 @@ pub(crate) async fn follow(
         let begun = Instant::now();
         let answer = tokio::select! {
             answer = client.watch_routes(after) => answer,
-            () = tables.watch_anew.notified() => continue,
             () = shutdown.cancelled() => break,
         };
         let made_progress = match answer {

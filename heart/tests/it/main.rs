@@ -17,6 +17,8 @@ mod pacemaker;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod several;
+#[cfg(test)]
 mod shim;
 #[cfg(test)]
 mod static_site;

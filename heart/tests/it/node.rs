@@ -42,6 +42,8 @@ pub(crate) const TOKEN: &str = "log reader";
 /// A node.
 pub(crate) struct Node {
     pub(crate) pacemaker: Pacemaker,
+    /// Pacemakers of the same cluster, asked after the first.
+    pub(crate) others: Vec<Pacemaker>,
     pub(crate) directory: TempDir,
     pub(crate) ports: RangeInclusive<u16>,
     pub(crate) fence_exclusive: bool,
@@ -61,6 +63,7 @@ impl Node {
         let reserved = ReservedPorts::take();
         Self {
             pacemaker: Pacemaker::start().await,
+            others: Vec::new(),
             directory: tempfile::tempdir().unwrap(),
             ports: reserved.range(),
             _reserved: reserved,
@@ -78,7 +81,12 @@ impl Node {
     }
 
     pub(crate) fn config(&self) -> Config {
-        let client = Client::new(&[self.pacemaker.url()], "token").unwrap();
+        let others = self.others.iter();
+        let endpoints: Vec<String> = std::iter::once(&self.pacemaker)
+            .chain(others)
+            .map(Pacemaker::url)
+            .collect();
+        let client = Client::new(&endpoints, "token").unwrap();
         let mut config = Config::new(NODE, self.data(), program("shim"), client);
         config.ports = self.ports.clone();
         config.fence_exclusive = self.fence_exclusive;

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use common::api::{LOG_OFFSET, UPLOAD_OFFSET, paths};
@@ -33,6 +34,8 @@ pub(crate) struct Pacemaker {
     shared: Arc<Shared>,
     pub(crate) address: SocketAddr,
     serving: Arc<Mutex<CancellationToken>>,
+    /// True while it takes requests and answers none.
+    hanging: Arc<watch::Sender<bool>>,
 }
 
 struct Shared {
@@ -53,6 +56,10 @@ pub(crate) struct Memory {
     pub(crate) cluster: String,
     /// Reports so far.
     pub(crate) reports: usize,
+    /// When the newest report came.
+    pub(crate) heard: Option<Instant>,
+    /// The longest time between two reports.
+    pub(crate) longest_gap: Duration,
     /// Assignments given so far.
     pub(crate) assignments: usize,
     /// Every state of every instance, in the order in which they were reported.
@@ -83,9 +90,33 @@ impl Pacemaker {
             shared,
             address,
             serving: Arc::default(),
+            hanging: Arc::default(),
         };
         pacemaker.serve(listener);
         pacemaker
+    }
+
+    /// Another pacemaker of the same cluster, with an address and troubles of its own.
+    pub(crate) async fn another(&self) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pacemaker = Self {
+            shared: Arc::clone(&self.shared),
+            address: listener.local_addr().unwrap(),
+            serving: Arc::default(),
+            hanging: Arc::default(),
+        };
+        pacemaker.serve(listener);
+        pacemaker
+    }
+
+    /// Takes requests and answers none of them, as a pacemaker that is paused.
+    pub(crate) fn hang(&self) {
+        self.hanging.send_replace(true);
+    }
+
+    /// Answers what has been asked meanwhile.
+    pub(crate) fn go_on(&self) {
+        self.hanging.send_replace(false);
     }
 
     pub(crate) fn url(&self) -> String {
@@ -175,6 +206,10 @@ impl Pacemaker {
             .route(paths::REPORTS, post(take_report))
             .route(paths::PACKAGE, get(download).head(look_up).put(upload))
             .route(paths::JOB_LOG, post(append_log))
+            .layer(from_fn_with_state(
+                Arc::clone(&self.hanging),
+                wait_while_hanging,
+            ))
             .with_state(Arc::clone(&self.shared));
         let serving = self.serving.lock().unwrap().clone();
         tokio::spawn(async move {
@@ -199,6 +234,19 @@ impl Pacemaker {
             }
         });
     }
+}
+
+/// Lets nothing in and nothing out while the pacemaker hangs.
+async fn wait_while_hanging(
+    State(hanging): State<Arc<watch::Sender<bool>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut level = hanging.subscribe();
+    level.wait_for(|hangs| !hangs).await.unwrap();
+    let answer = next.run(request).await;
+    level.wait_for(|hangs| !hangs).await.unwrap();
+    answer
 }
 
 #[derive(Deserialize)]
@@ -238,6 +286,10 @@ async fn take_report(
     memory.report = heart;
     memory.cluster = report.cluster;
     memory.reports += 1;
+    let now = Instant::now();
+    let gap = memory.heard.map_or(Duration::ZERO, |heard| now - heard);
+    memory.longest_gap = memory.longest_gap.max(gap);
+    memory.heard = Some(now);
     StatusCode::NO_CONTENT
 }
 
