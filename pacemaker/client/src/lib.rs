@@ -10,6 +10,7 @@
 //! `Idempotency-Key` when its caller gives one, and what carries none has the same effect twice.
 
 mod administration;
+mod connections;
 mod error;
 mod join;
 mod logs;
@@ -31,6 +32,7 @@ use common::routing_table::RoutingTable;
 use common::workspace::Workspace;
 use reqwest::Method;
 
+pub use crate::connections::Connections;
 pub use crate::error::Error;
 pub use crate::join::{JoinError, fetch_authority, join};
 pub use crate::logs::{LogChunk, LogPosition};

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::tls::Tls;
 use crate::transport::http::Http;
+pub(crate) use crate::transport::http::{node_pool, plain_pool};
 use crate::transport::route::{Route, Stop};
 
 /// How long an answer may take, beyond what a watch blocks on purpose.

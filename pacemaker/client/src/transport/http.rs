@@ -61,7 +61,7 @@ impl Http {
     /// Shows the certificate of a node.
     pub(crate) fn of_node(tls: &Tls) -> Result<Self, Error> {
         let connections = NodeConnections {
-            pool: Mutex::new((tls.generation(), node_pool(tls)?)),
+            pool: Mutex::new((tls.generation(), node_pool(tls, Expect::Pacemaker)?)),
             tls: tls.clone(),
         };
         Ok(Self::Node(Arc::new(connections)))
@@ -79,19 +79,25 @@ impl Http {
             .unwrap_or_else(PoisonError::into_inner);
         let generation = connections.tls.generation();
         if pool.0 != generation {
-            *pool = (generation, node_pool(&connections.tls)?);
+            *pool = (generation, node_pool(&connections.tls, Expect::Pacemaker)?);
         }
         Ok(pool.1.clone())
     }
 }
 
-fn node_pool(tls: &Tls) -> Result<reqwest::Client, Error> {
-    let config = ClientConfig::clone(&tls.client_config(Expect::Pacemaker));
+/// Connections from node to node that show a certificate.
+pub(crate) fn node_pool(tls: &Tls, expect: Expect) -> Result<reqwest::Client, Error> {
+    let config = ClientConfig::clone(&tls.client_config(expect));
     let builder = settings(NODE_SILENCE)
         .tcp_keepalive(NODE_KEEPALIVE)
         .tcp_keepalive_interval(NODE_KEEPALIVE)
         .tls_backend_preconfigured(config);
     build(builder)
+}
+
+/// Connections from node to node where there are no certificates.
+pub(crate) fn plain_pool() -> Result<reqwest::Client, Error> {
+    build(settings(NODE_SILENCE).tls_backend_preconfigured(tls::trusting_nobody()))
 }
 
 fn settings(silence: Duration) -> ClientBuilder {
