@@ -1,4 +1,6 @@
-//! What the machine has and has free, from `/proc` and the file system.
+//! What the machine has and has free for instances, from `/proc`, control groups and the file system.
+
+mod cgroup;
 
 use std::fs;
 use std::path::Path;
@@ -9,10 +11,14 @@ use common::assignment::Load;
 pub(super) fn read(data_directory: &Path) -> Load {
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let memberships = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = cgroup::Memory::read(&memberships, Path::new(cgroup::ROOT));
     let disk = rustix::fs::statvfs(data_directory);
+    let bounded =
+        |machine: u64, group: Option<u64>| group.map_or(machine, |group| group.min(machine));
     Load {
-        memory_total: memory_field(&memory, "MemTotal:"),
-        memory_available: memory_field(&memory, "MemAvailable:"),
+        memory_total: bounded(memory_field(&memory, "MemTotal:"), group.limit),
+        memory_available: bounded(memory_field(&memory, "MemAvailable:"), group.left),
         cpus: std::thread::available_parallelism()
             .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
         load_milli: load_milli(&load),
