@@ -3,6 +3,9 @@
 //! Runs once, before anything else. A process is adopted only when its shim is provably the one
 //! that was recorded (pid, start time and boot id, verified through a pidfd); a stranger that has its
 //! pid today is neither adopted nor signalled. What the journal does not know of is killed and removed.
+//!
+//! What cannot be removed (somebody has mounted something there) is logged and left out: it costs its
+//! own instance a failure at most, and no other anything.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -92,7 +95,7 @@ fn adopt_instance(
     if entry.boot_id != boot_id {
         // Nothing of another boot runs, and its records may not have reached the disk whole.
         for path in [directory.startup(), directory.run()] {
-            remove_if_present(&path).map_err(|source| Error::Read { path, source })?;
+            remove_or_leave(&path);
         }
     }
     end_run(&directory.startup(), id);
@@ -107,7 +110,7 @@ fn adopt_instance(
     if entry.is_laid_out {
         boot_id.clone_into(&mut entry.boot_id);
     } else if !matches!(found, Found::Alive(_) | Found::Unclear(_)) {
-        reset(&directory, &mut entry, boot_id)?;
+        reset(&directory, &mut entry, boot_id);
     }
     let (condition, failure) = match found {
         Found::Alive(process) => {
@@ -172,15 +175,21 @@ fn unclear(run_directory: &Path, id: InstanceId) -> Found {
 }
 
 /// Forgets the code: it may be half there.
-fn reset(directory: &WorkDirectory, entry: &mut Entry, boot_id: &str) -> Result<(), Error> {
+fn reset(directory: &WorkDirectory, entry: &mut Entry, boot_id: &str) {
     for path in [directory.code(), directory.partial_code()] {
-        remove_if_present(&path).map_err(|source| Error::Read { path, source })?;
+        remove_or_leave(&path);
     }
     entry.is_laid_out = false;
     entry.is_synced = false;
     entry.needs_startup = true;
     boot_id.clone_into(&mut entry.boot_id);
-    Ok(())
+}
+
+/// Removes debris; what cannot be removed is logged and stays.
+fn remove_or_leave(path: &Path) {
+    if let Err(error) = remove_if_present(path) {
+        tracing::error!(path = %path.display(), %error, "removing what an earlier heart left; it stays");
+    }
 }
 
 /// Ends and removes instances that the journal does not know of.
@@ -206,7 +215,7 @@ fn remove_strays(
             continue;
         }
         tracing::info!(directory = %path.display(), "removing what nobody knows of");
-        remove_if_present(&path).map_err(|source| Error::Read { path, source })?;
+        remove_or_leave(&path);
     }
     Ok(())
 }
@@ -218,7 +227,7 @@ fn remove_builds(directories: &Directories) -> Result<(), Error> {
         if !end_run(&run, crate::build::NO_INSTANCE) {
             continue;
         }
-        remove_if_present(&path).map_err(|source| Error::Read { path, source })?;
+        remove_or_leave(&path);
     }
     Ok(())
 }
@@ -393,6 +402,53 @@ mod tests {
         assert!(
             matches!(condition, Condition::Stopping { process: found, .. } if *found == process)
         );
+    }
+
+    #[test]
+    fn what_cannot_be_removed_keeps_nobody_from_starting() {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::new(root.path().to_owned());
+        let stray = directories.instance(InstanceId(2)).code();
+        let build = directories.build(common::id::JobId(3)).code();
+        let mounts: Vec<Mount> = [&stray, &build]
+            .into_iter()
+            .filter_map(|path| Mount::on(path))
+            .collect();
+        if mounts.len() < 2 {
+            eprintln!("SKIPPED: nothing can be mounted by this user");
+            return;
+        }
+        let mut entry = Entry::new(&samples::instance(1), "this boot");
+        entry.is_laid_out = true;
+        fs::create_dir_all(directories.instance(ONE).code()).unwrap();
+
+        let instances = adopt(&directories, BTreeMap::from([(ONE, entry)]), "this boot").unwrap();
+
+        assert!(instances[&ONE].entry.is_laid_out);
+        assert!(stray.exists() && build.exists());
+    }
+
+    /// A mounted file system, which cannot be removed as a directory.
+    struct Mount(PathBuf);
+
+    impl Mount {
+        fn on(path: &Path) -> Option<Self> {
+            fs::create_dir_all(path).unwrap();
+            let mounted = nix::mount::mount(
+                Some("tmpfs"),
+                path,
+                Some("tmpfs"),
+                nix::mount::MsFlags::empty(),
+                Some("size=64k"),
+            );
+            mounted.is_ok().then(|| Self(path.to_owned()))
+        }
+    }
+
+    impl Drop for Mount {
+        fn drop(&mut self) {
+            nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        }
     }
 
     #[test]

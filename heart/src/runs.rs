@@ -24,6 +24,9 @@ use crate::shim::{
 /// How often a process is looked at whose end cannot be waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// The pause between two tries to kill what is left of a run.
+const KILL_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// How often a start without an answer is called off; each try takes some seconds when it fails.
 const CALL_OFF_TRIES: usize = 3;
 
@@ -163,6 +166,24 @@ pub(crate) async fn kill(run_directory: PathBuf, instance: InstanceId) -> io::Re
     tokio::task::spawn_blocking(move || shim::kill_tree(&run_directory, instance))
         .await
         .map_err(io::Error::other)?
+}
+
+/// Kills what is left of a run, and tries again when that fails: what is told to have ended is
+/// started anew. False when nothing has helped.
+pub(crate) async fn kill_for_certain(
+    run_directory: &Path,
+    instance: InstanceId,
+    tries: usize,
+) -> bool {
+    let mut pauses = tokio::time::interval(KILL_AGAIN_AFTER);
+    for _ in 0..tries {
+        pauses.tick().await;
+        match kill(run_directory.to_owned(), instance).await {
+            Ok(()) => return true,
+            Err(error) => tracing::error!(%instance, %error, "killing what a run left behind"),
+        }
+    }
+    false
 }
 
 /// Kills what is left of the run of `process`, and nothing of a later one in the same directory.

@@ -26,6 +26,10 @@ pub(crate) const STARTUP_LIMIT: Span = Span::seconds(600);
 /// Time that a script has to end when it is given up.
 const GRACE: Span = Span::seconds(2);
 
+/// Tries to kill what commands left, each of up to ten seconds: a heart that is asked to end meanwhile
+/// waits for them.
+const KILL_TRIES: usize = 3;
+
 /// Before the commands: stop at the first failure, also inside a pipe, and say where.
 ///
 /// No xtrace: commands may hold secrets, and the failing one is named anyway.
@@ -147,9 +151,7 @@ impl Scripts<'_> {
     }
 
     async fn kill(&self) {
-        if let Err(error) = runs::kill(self.run_directory.clone(), self.instance).await {
-            tracing::error!(%error, "killing what commands left behind");
-        }
+        runs::kill_for_certain(&self.run_directory, self.instance, KILL_TRIES).await;
     }
 
     fn judge(&self) -> Result<(), Failure> {

@@ -1,8 +1,6 @@
 //! Watches over one process: the start check, then its end.
 
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use common::assignment::Assignment;
 use common::id::InstanceId;
@@ -16,9 +14,6 @@ use crate::health::StartCheck;
 use crate::local::Event;
 use crate::runs;
 use crate::shim::{ExitRecord, ProcessRecord};
-
-/// The pause between two tries to kill what a lost shim left.
-const KILL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Tries, each of up to ten seconds: records that are broken stay so, and the instance is wanted.
 const KILL_TRIES: usize = 30;
@@ -150,25 +145,11 @@ impl Supervision {
             None
         });
         if record.is_none() {
-            self.kill_remains(&run_directory).await;
+            runs::kill_for_certain(&run_directory, self.instance, KILL_TRIES).await;
         }
         End {
             was_cut_off: record.as_ref().is_some_and(|record| record.cut_off),
             words: runs::describe(record.as_ref().map(|record| &record.ending)),
-        }
-    }
-
-    /// Kills what a lost shim left, again and again: what is told to have ended is started anew.
-    async fn kill_remains(&self, run_directory: &Path) {
-        let mut pauses = tokio::time::interval(KILL_AGAIN_AFTER);
-        for _ in 0..KILL_TRIES {
-            pauses.tick().await;
-            match runs::kill(run_directory.to_owned(), self.instance).await {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::error!(instance = %self.instance, %error, "killing what a lost shim left");
-                }
-            }
         }
     }
 

@@ -111,16 +111,24 @@ impl Packages {
         for digest in self.complete()? {
             let is_reliable = About::read(&self.directories.package(&digest))
                 .is_ok_and(|about| about.is_synced || about.boot_id == self.boot_id);
-            if !is_reliable {
-                self.remove(&digest)?;
+            if is_reliable {
+                continue;
+            }
+            if let Err(error) = self.remove(&digest) {
+                if self.directories.package(&digest).exists() {
+                    // It would be taken for whole.
+                    return Err(error);
+                }
+                tracing::error!(%digest, %error, "removing a package that may not be whole");
             }
         }
         for entry in fs::read_dir(self.directories.partial_packages())? {
             let entry = entry?;
             let is_of_use = partial_digest(&entry.file_name())
                 .is_some_and(|digest| !self.directories.package(&digest).exists());
-            if !is_of_use {
-                remove_if_present(&entry.path())?;
+            let path = entry.path();
+            if !is_of_use && let Err(error) = remove_if_present(&path) {
+                tracing::error!(path = %path.display(), %error, "removing a broken-off download; it stays");
             }
         }
         Ok(())
