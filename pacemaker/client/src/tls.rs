@@ -345,8 +345,9 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::clone(made)
 }
 
-/// What this machine's clock says.
-pub(crate) fn wall_clock() -> Timestamp {
+/// What this machine's clock says: the time that certificates are judged by.
+#[must_use]
+pub fn wall_clock() -> Timestamp {
     let passed = std::time::SystemTime::now()
         .duration_since(std::time::SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
