@@ -1,19 +1,36 @@
-//! Removes what nobody refers to any more: today the logs of jobs that have left the state.
+//! What goes on in the background of a pacemaker, besides leading.
+//!
+//! The packages are kept complete, sound and free of garbage; logs of jobs that have left the state
+//! are removed; those who follow a log hear that its job has ended.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::http::Api;
 use crate::job_log::JobLogs;
 use crate::replica::Replica;
 
 /// Time between two sweeps; a log may outlive its job by this.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Sweeps until `shutdown`. Must not run before the state has caught up with the log.
-pub(crate) async fn run(replica: Arc<Replica>, job_logs: JobLogs, shutdown: CancellationToken) {
+/// Keeps house until `shutdown`.
+pub(crate) async fn run(api: Arc<Api>, job_logs: JobLogs, shutdown: CancellationToken) {
+    tokio::join!(
+        api.packages.run(
+            Arc::clone(&api.replica),
+            api.proposer.clone(),
+            shutdown.clone()
+        ),
+        sweep(&api, &job_logs, &shutdown),
+        tell_ends(&api.replica, &job_logs, &shutdown),
+    );
+}
+
+/// Removes the logs of jobs that are not kept.
+async fn sweep(api: &Api, job_logs: &JobLogs, shutdown: &CancellationToken) {
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -21,9 +38,16 @@ pub(crate) async fn run(replica: Arc<Replica>, job_logs: JobLogs, shutdown: Canc
             () = shutdown.cancelled() => return,
             _ = interval.tick() => {}
         }
-        let (replica, job_logs) = (Arc::clone(&replica), job_logs.clone());
+        // Before the log has been caught up with, a young job looks like one that is gone.
+        if let Err(error) = api.proposer.barrier().await {
+            tracing::debug!(%error, "job logs are not swept before the log has been caught up with");
+            continue;
+        }
+        let (replica, job_logs) = (Arc::clone(&api.replica), job_logs.clone());
         let swept = tokio::task::spawn_blocking(move || {
-            job_logs.sweep(|job| replica.read(|state| state.job(job).is_some()))
+            job_logs.sweep(SystemTime::now(), |job| {
+                replica.read(|state| state.job(job).is_some())
+            })
         })
         .await;
         match swept {
@@ -31,5 +55,21 @@ pub(crate) async fn run(replica: Arc<Replica>, job_logs: JobLogs, shutdown: Canc
             Ok(Err(error)) => tracing::warn!(%error, "removing old job logs failed"),
             Err(error) => tracing::error!(%error, "removing old job logs panicked"),
         }
+    }
+}
+
+/// Wakes those who follow logs of jobs that have ended: a log's end has no bytes of its own.
+async fn tell_ends(replica: &Replica, job_logs: &JobLogs, shutdown: &CancellationToken) {
+    let mut changes = replica.changes();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() {
+                return;
+            },
+        }
+        replica.read(|state| {
+            job_logs.wake_ended(|job| state.job(job).is_none_or(|job| job.state.is_final()));
+        });
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     pub(crate) package_bytes_received: Counter,
     /// Bytes of packages that were sent.
     pub(crate) package_bytes_sent: Counter,
+    /// Packages that the state knows and this disk lacks.
+    pub(crate) packages_lacking: Gauge,
     /// Passes of the leader's loop.
     pub(crate) ticks: Counter,
     /// Actions that were proposed.
@@ -88,6 +90,7 @@ impl Metrics {
             requests: Family::default(),
             package_bytes_received: Counter::default(),
             package_bytes_sent: Counter::default(),
+            packages_lacking: Gauge::default(),
             ticks: Counter::default(),
             actions: Counter::default(),
             applied: Gauge::default(),
@@ -135,6 +138,11 @@ impl Metrics {
             "Package bytes sent",
             Unit::Bytes,
             self.package_bytes_sent.clone(),
+        );
+        registry.register(
+            "packages_lacking",
+            "Packages that the cluster knows and this pacemaker's disk lacks",
+            self.packages_lacking.clone(),
         );
         registry.register("ticks", "Passes of the leader's loop", self.ticks.clone());
         registry.register("actions", "Actions proposed", self.actions.clone());

@@ -2,34 +2,57 @@
 //!
 //! ```text
 //! packages/ab/abcdef…      whole, verified, durable
-//! packages/partial/abcdef… what has arrived of an upload
-//! ```
-//! An upload is written as it arrives, never held in memory; when all is there its digest is
-//! verified, the file is flushed and renamed into place. A package is there whole or not at all.
-//! One upload at a time writes a digest; others of the same digest wait for it. A full disk fails
-//! the upload and gives its space back.
+//! packages/partial/abcdef… what has arrived of an upload, or of a peer's copy
 //!
-//! Never does: decide whether the cluster knows a package (that is State), or remove a whole one:
-//! collecting packages that no version refers to is not done yet.
+//! upload ──► receive ──► push to a majority ──► CommitPackage ──► peers that lack it fetch it
+//! ```
+//! What arrives is written as it comes, never held in memory; when all is there its digest is
+//! verified, the file is flushed and renamed into place. A package is there whole or not at all.
+//! One writer at a time writes a digest; others of the same digest wait for it. A full disk fails
+//! the writer and gives its space back. A package is read with its digest computed along; damage,
+//! found then or by [`scrub`], takes the file away, and it is fetched again.
+//!
+//! | Part | Does |
+//! |---|---|
+//! | [`push`] | brings an uploaded package to a majority of the voters |
+//! | [`fetch`] | gets what the state knows and this disk lacks, in the background and on demand |
+//! | [`collect`] | forgets and removes what no version needs |
+//! | [`scrub`] | reads everything slowly, to find damage before it is needed |
+//!
+//! Never does: decide whether the cluster knows a package; that is State.
 
+mod arrival;
+pub(crate) mod collect;
+pub(crate) mod fetch;
+mod places;
+pub(crate) mod push;
+mod reading;
+pub(crate) mod scrub;
 mod upload;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use common::digest::Digest;
 use futures_util::{Stream, StreamExt as _};
-use tokio::io::AsyncSeekExt as _;
-use tokio::sync::Semaphore;
-use tokio_util::io::ReaderStream;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::files::sync_directory;
+use crate::metrics::Metrics;
+use crate::package_store::collect::Collector;
+use crate::package_store::fetch::Fetches;
+use crate::package_store::places::{Place, Places};
+use crate::package_store::push::Pushes;
 use crate::package_store::upload::Upload;
+use crate::peers::Pacemakers;
+use crate::raft::Proposer;
+use crate::replica::Replica;
 
 /// The largest package that is taken, bytes. A larger application belongs in several.
 pub const PACKAGE_MAX_BYTES: u64 = 1024 * 1024 * 1024;
@@ -37,19 +60,32 @@ pub const PACKAGE_MAX_BYTES: u64 = 1024 * 1024 * 1024;
 const UPLOADS_AT_ONCE: usize = 64;
 /// Pieces of an upload that wait for the disk, up to 64 KiB each as HTTP brings them.
 const PIECES_WAITING: usize = 16;
-/// A broken upload that nobody has gone on with for this long is removed at the next start.
+/// A broken upload that nobody has gone on with for this long is removed.
 const PARTIAL_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How much of a package is read at once while it is sent.
+/// How much of a package is read at once.
 const READ_BYTES: usize = 128 * 1024;
 /// The longest silence of a sender before its upload counts as broken off.
 const SENDER_PATIENCE: Duration = Duration::from_secs(30);
+/// The directory of what has not arrived in full.
+const PARTIAL: &str = "partial";
+/// The end of the name of a package that is being taken away.
+const REMOVED_SUFFIX: &str = ".removed";
 
-/// The packages.
+/// The packages; clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct PackageStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     directory: PathBuf,
-    busy: Arc<Mutex<BTreeMap<Digest, Arc<Semaphore>>>>,
+    places: Places,
+    /// The whole packages. The disk is the truth; this saves asking it for each.
+    held: RwLock<BTreeSet<Digest>>,
     uploads: Arc<Semaphore>,
+    /// Counts packages that turned out to be gone or damaged.
+    losses: watch::Sender<u64>,
 }
 
 /// What a part of an upload led to.
@@ -92,31 +128,129 @@ pub(crate) enum ReceiveError {
     Io(#[source] io::Error),
 }
 
+/// The store and what goes on between it and those of the peers; clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Packages {
+    /// On this disk.
+    pub(crate) store: PackageStore,
+    /// From the peers.
+    pub(crate) fetches: Fetches,
+    /// To the peers.
+    pub(crate) pushes: Pushes,
+}
+
+impl Packages {
+    /// Puts them together; fetches end with `shutdown`.
+    pub(crate) fn new(
+        store: PackageStore,
+        peers: &Pacemakers,
+        metrics: Metrics,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            fetches: Fetches::new(store.clone(), peers.clone(), metrics, shutdown),
+            pushes: Pushes::new(store.clone(), peers.clone()),
+            store,
+        }
+    }
+
+    /// Keeps the store complete, sound and free of garbage until `shutdown`.
+    pub(crate) async fn run(
+        &self,
+        replica: Arc<Replica>,
+        proposer: Proposer,
+        shutdown: CancellationToken,
+    ) {
+        let collector = Collector::new(self.store.clone(), Arc::clone(&replica), proposer);
+        tokio::join!(
+            self.fetches.run(&replica),
+            scrub::run(&self.store, &shutdown),
+            collector.run(&shutdown),
+        );
+    }
+}
+
+/// While this is held, the collector leaves a package alone.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    _place: Arc<Place>,
+}
+
 impl PackageStore {
-    /// Makes the directories and removes uploads that were given up. Blocks.
+    /// Makes the directories, notes what is there, and removes uploads that were given up. Blocks.
     pub(crate) fn open(directory: PathBuf) -> io::Result<Self> {
-        let partial = directory.join("partial");
+        let partial = directory.join(PARTIAL);
         fs::create_dir_all(&partial)?;
         sync_directory(&directory)?;
-        remove_stale(&partial)?;
-        Ok(Self {
-            directory,
-            busy: Arc::default(),
-            uploads: Arc::new(Semaphore::new(UPLOADS_AT_ONCE)),
-        })
+        for item in fs::read_dir(&partial)? {
+            let item = item?;
+            if item.file_name().to_string_lossy().ends_with(REMOVED_SUFFIX) {
+                fs::remove_file(item.path())?;
+            }
+        }
+        let store = Self {
+            inner: Arc::new(Inner {
+                directory,
+                places: Places::default(),
+                held: RwLock::default(),
+                uploads: Arc::new(Semaphore::new(UPLOADS_AT_ONCE)),
+                losses: watch::Sender::new(0),
+            }),
+        };
+        store.remove_stale()?;
+        store.look()?;
+        Ok(store)
+    }
+
+    /// Asks the disk which packages are whole: someone may have taken some away. Blocks.
+    pub(crate) fn look(&self) -> io::Result<()> {
+        let before = self.held().clone();
+        let found = whole_packages(&self.inner.directory)?;
+        let gone: Vec<&Digest> = before.difference(&found).collect();
+        for digest in &gone {
+            tracing::warn!(%digest, "a package is gone from the disk");
+            self.held_mut().remove(digest);
+        }
+        self.held_mut().extend(found.iter().cloned());
+        if !gone.is_empty() {
+            self.note_loss();
+        }
+        Ok(())
+    }
+
+    /// True when the package is whole here, as far as is known without asking the disk.
+    pub(crate) fn holds(&self, digest: &Digest) -> bool {
+        self.held().contains(digest)
+    }
+
+    /// The whole packages, in order.
+    pub(crate) fn held_packages(&self) -> BTreeSet<Digest> {
+        self.held().clone()
+    }
+
+    /// Wakes when a package turned out to be gone or damaged.
+    pub(crate) fn losses(&self) -> watch::Receiver<u64> {
+        self.inner.losses.subscribe()
     }
 
     /// The length of a whole package.
     pub(crate) async fn size(&self, digest: &Digest) -> io::Result<Option<u64>> {
-        length(&self.whole(digest)).await
+        let size = length(&self.whole(digest)).await?;
+        if size.is_none() && self.held_mut().remove(digest) {
+            tracing::warn!(%digest, "a package is gone from the disk");
+            self.note_loss();
+        }
+        Ok(size)
     }
 
-    /// Makes sure that a whole package survives a power cut: whoever put it into its place may
-    /// have been killed before it was flushed there.
+    /// Makes sure that a whole package survives a power cut, and makes it look new: whoever put it
+    /// into its place may have been killed before it was flushed there, and long ago.
     pub(crate) async fn make_durable(&self, digest: &Digest) -> io::Result<()> {
-        let (whole, directory) = (self.whole(digest), self.directory.clone());
+        let (whole, directory) = (self.whole(digest), self.inner.directory.clone());
         tokio::task::spawn_blocking(move || {
-            fs::File::open(&whole)?.sync_all()?;
+            let file = fs::File::options().append(true).open(&whole)?;
+            file.set_modified(SystemTime::now())?;
+            file.sync_all()?;
             for above in whole.ancestors().skip(1) {
                 sync_directory(above)?;
                 if above == directory {
@@ -134,6 +268,13 @@ impl PackageStore {
         Ok(length(&self.partial(digest)).await?.unwrap_or(0))
     }
 
+    /// Keeps the collector away from a package.
+    pub(crate) fn keep(&self, digest: &Digest) -> Kept {
+        Kept {
+            _place: self.inner.places.at(digest),
+        }
+    }
+
     /// Takes the bytes of `digest` from `offset` on; in all there are `total`.
     ///
     /// What has arrived when the sender breaks off, or when this future is dropped, is kept.
@@ -144,12 +285,11 @@ impl PackageStore {
         total: u64,
         mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<Received, ReceiveError> {
-        let turn = self.turn(digest);
-        let mine = turn.acquire_owned().await;
-        let slot = Arc::clone(&self.uploads).acquire_owned().await;
-        let (Ok(mine), Ok(slot)) = (mine, slot) else {
-            return Err(ReceiveError::Io(io::Error::other("the store is closed")));
-        };
+        let closed = || ReceiveError::Io(io::Error::other("the store is closed"));
+        let place = self.inner.places.at(digest);
+        let mine = place.turn().await.ok_or_else(closed)?;
+        let slot = Arc::clone(&self.inner.uploads).acquire_owned().await;
+        let slot = slot.map_err(|_| closed())?;
         if self.size(digest).await.map_err(ReceiveError::Io)?.is_some() {
             return Ok(Received::Already);
         }
@@ -161,10 +301,14 @@ impl PackageStore {
             offset,
             total,
         };
+        let inner = Arc::clone(&self.inner);
         // The thread goes on to the end of what it was given even when the sender has gone, and
         // only then lets the next upload of this digest begin.
         let writer = tokio::task::spawn_blocking(move || {
-            let result = upload.run(waiting);
+            let result = upload.run(waiting, &place);
+            if let Ok(Received::Whole) = &result {
+                inner.note_whole(&upload.digest);
+            }
             drop((mine, slot));
             result
         });
@@ -193,41 +337,111 @@ impl PackageStore {
         }
     }
 
-    /// The bytes of a whole package from `offset` on.
-    pub(crate) async fn read(
-        &self,
-        digest: &Digest,
-        offset: u64,
-    ) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>> {
-        let mut file = tokio::fs::File::open(self.whole(digest)).await?;
-        file.seek(io::SeekFrom::Start(offset)).await?;
-        Ok(ReaderStream::with_capacity(file, READ_BYTES))
+    /// Removes a whole package, unless someone counts on it; true when it is gone. Blocks.
+    pub(crate) fn remove_unused(&self, digest: &Digest) -> io::Result<bool> {
+        let taken = self
+            .inner
+            .places
+            .if_unused(digest, || self.inner.take_away(digest));
+        let Some(taken) = taken else {
+            return Ok(false);
+        };
+        if let Some(removed) = taken? {
+            fs::remove_file(removed)?;
+        }
+        Ok(true)
     }
 
+    /// Removes a whole package whose bytes are not what they should be, whoever counts on it:
+    /// those who need it fetch it anew. Blocks.
+    pub(crate) fn remove_damaged(&self, digest: &Digest) -> io::Result<()> {
+        tracing::error!(%digest, "a package is damaged on the disk; it is removed and fetched again");
+        let taken = self.inner.take_away(digest);
+        self.note_loss();
+        match taken? {
+            Some(removed) => fs::remove_file(removed),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes uploads that were given up. Blocks.
+    pub(crate) fn remove_stale(&self) -> io::Result<()> {
+        let now = SystemTime::now();
+        for item in fs::read_dir(self.inner.directory.join(PARTIAL))? {
+            let item = item?;
+            let Some(digest) = digest_of(&item) else {
+                continue;
+            };
+            let changed = item.metadata()?.modified()?;
+            if now.duration_since(changed).unwrap_or_default() <= PARTIAL_MAX_AGE {
+                continue;
+            }
+            let path = item.path();
+            tracing::info!(path = %path.display(), "removing an upload that was given up");
+            if let Some(removed) = self.inner.places.if_unused(&digest, || fs::remove_file(path)) {
+                removed?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When a whole package was written or last asked for. Blocks.
+    pub(crate) fn modified(&self, digest: &Digest) -> io::Result<SystemTime> {
+        fs::metadata(self.whole(digest))?.modified()
+    }
+
+    fn whole(&self, digest: &Digest) -> PathBuf {
+        self.inner.whole(digest)
+    }
+
+    fn partial(&self, digest: &Digest) -> PathBuf {
+        self.inner.directory.join(PARTIAL).join(digest.as_str())
+    }
+
+    fn note_loss(&self) {
+        self.inner.losses.send_modify(|count| *count += 1);
+    }
+
+    fn held(&self) -> RwLockReadGuard<'_, BTreeSet<Digest>> {
+        self.inner
+            .held
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held_mut(&self) -> RwLockWriteGuard<'_, BTreeSet<Digest>> {
+        self.inner.held_mut()
+    }
+}
+
+impl Inner {
     fn whole(&self, digest: &Digest) -> PathBuf {
         let name = digest.as_str();
         let (shard, _) = name.split_at(2);
         self.directory.join(shard).join(name)
     }
 
-    fn partial(&self, digest: &Digest) -> PathBuf {
-        self.directory.join("partial").join(digest.as_str())
+    fn held_mut(&self) -> RwLockWriteGuard<'_, BTreeSet<Digest>> {
+        self.held.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn turn(&self, digest: &Digest) -> Arc<Semaphore> {
-        let mut busy = self.busy();
-        // Nobody holds or awaits these any more.
-        busy.retain(|_, turn| Arc::strong_count(turn) > 1);
-        let turn = busy
-            .entry(digest.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(1)));
-        Arc::clone(turn)
+    fn note_whole(&self, digest: &Digest) {
+        self.held_mut().insert(digest.clone());
     }
 
-    fn busy(&self) -> MutexGuard<'_, BTreeMap<Digest, Arc<Semaphore>>> {
-        self.busy
-            .lock()
-            .expect("no one panics while holding the map of uploads")
+    /// Takes a whole package out of its place; answers where it is to be deleted. Removing a large
+    /// file takes a while, a rename does not.
+    fn take_away(&self, digest: &Digest) -> io::Result<Option<PathBuf>> {
+        self.held_mut().remove(digest);
+        let removed = self
+            .directory
+            .join(PARTIAL)
+            .join(format!("{digest}{REMOVED_SUFFIX}"));
+        match fs::rename(self.whole(digest), &removed) {
+            Ok(()) => Ok(Some(removed)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -239,17 +453,23 @@ async fn length(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
-fn remove_stale(partial: &Path) -> io::Result<()> {
-    let now = SystemTime::now();
-    for item in fs::read_dir(partial)? {
-        let item = item?;
-        let changed = item.metadata()?.modified()?;
-        if now.duration_since(changed).unwrap_or_default() > PARTIAL_MAX_AGE {
-            tracing::info!(path = %item.path().display(), "removing an upload that was given up");
-            fs::remove_file(item.path())?;
+/// The files of all shards whose names are digests.
+fn whole_packages(directory: &Path) -> io::Result<BTreeSet<Digest>> {
+    let mut found = BTreeSet::new();
+    for shard in fs::read_dir(directory)? {
+        let shard = shard?;
+        if shard.file_name() == PARTIAL || !shard.file_type()?.is_dir() {
+            continue;
+        }
+        for item in fs::read_dir(shard.path())? {
+            found.extend(digest_of(&item?));
         }
     }
-    Ok(())
+    Ok(found)
+}
+
+fn digest_of(item: &fs::DirEntry) -> Option<Digest> {
+    item.file_name().to_str()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -2,9 +2,12 @@
 
 use std::convert::Infallible;
 
-use futures_util::stream;
+use common::assignment::PackageReference;
+use futures_util::{TryStreamExt as _, stream};
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 
+use super::fetch::FetchError;
 use super::*;
 
 #[tokio::test]
@@ -35,7 +38,7 @@ async fn upload_in_parts_becomes_one_package() {
         Received::Already
     );
     assert_eq!(names(&directory, "partial"), Vec::<String>::new());
-    assert!(store.busy().len() <= 1);
+    assert!(store.holds(&digest));
 }
 
 #[tokio::test]
@@ -86,6 +89,149 @@ async fn upload_that_was_given_up_is_removed_at_the_next_start() {
     PackageStore::open(directory.path().to_owned()).unwrap();
 
     assert_eq!(names(&directory, "partial"), [young.to_string()]);
+}
+
+#[tokio::test]
+async fn damaged_package_is_never_read_to_its_end_and_goes() {
+    let (_directory, store) = store();
+    let content = vec![7; 3 * READ_BYTES];
+    let digest = Digest::of(&content);
+    let size = content.len() as u64;
+    for (at, is_read) in [(0, true), (size - 1, true), (READ_BYTES as u64, false)] {
+        let body = stream::iter([Ok::<_, Infallible>(Bytes::from(content.clone()))]);
+        store.receive(&digest, 0, size, body).await.unwrap();
+        flip_a_bit(&store.whole(&digest), at);
+        let losses = store.losses();
+
+        if is_read {
+            let bytes = store.read(&digest, size, 0).await.unwrap().unwrap();
+            let read: Vec<io::Result<Bytes>> = bytes.collect().await;
+            let (last, before) = read.split_last().unwrap();
+            assert_eq!(
+                last.as_ref().unwrap_err().kind(),
+                io::ErrorKind::InvalidData
+            );
+            assert!(before.len() < 3, "the last piece is held back");
+        } else {
+            assert!(!store.is_sound(&digest).await);
+        }
+
+        assert!(losses.has_changed().unwrap());
+        assert!(!store.holds(&digest));
+        assert_eq!(store.size(&digest).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn package_that_was_cut_short_is_not_read() {
+    let (_directory, store) = store();
+    let digest = Digest::of(b"hello, world");
+    put(&store, &digest, 0, 12, &[b"hello, world"])
+        .await
+        .unwrap();
+    let file = fs::File::options()
+        .write(true)
+        .open(store.whole(&digest))
+        .unwrap();
+    file.set_len(5).unwrap();
+
+    assert!(store.read(&digest, 12, 0).await.unwrap().is_none());
+    assert!(!store.holds(&digest));
+}
+
+#[tokio::test]
+async fn package_is_read_while_it_arrives_but_for_its_last_byte() {
+    let (directory, store) = store();
+    let package = package(b"hello, world");
+    let (ended, outcome) = watch::channel(None);
+    let mut reading = store.read_along(&package, 2, outcome);
+    let (pieces, body) = mpsc::channel::<Result<Bytes, Infallible>>(1);
+    let writing = tokio::spawn({
+        let (store, digest) = (store.clone(), package.digest.clone());
+        let body = stream::unfold(body, async |mut body| Some((body.recv().await?, body)));
+        async move { store.receive(&digest, 0, 12, Box::pin(body)).await }
+    });
+
+    pieces.send(Ok(Bytes::from("hello"))).await.unwrap();
+    assert_eq!(reading.try_next().await.unwrap().unwrap(), "llo");
+    pieces.send(Ok(Bytes::from(", world"))).await.unwrap();
+    assert_eq!(reading.try_next().await.unwrap().unwrap(), ", worl");
+    drop(pieces);
+    assert_eq!(writing.await.unwrap().unwrap(), Received::Whole);
+    ended.send_replace(Some(Ok(())));
+
+    let rest: Vec<Bytes> = reading.try_collect().await.unwrap();
+    assert_eq!(rest.concat(), b"d");
+    assert_eq!(names(&directory, PARTIAL), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn reader_of_a_package_that_does_not_arrive_hears_why() {
+    let (_directory, store) = store();
+    let package = package(b"hello, world");
+    let (ended, outcome) = watch::channel(None);
+    let reading = store.read_along(&package, 0, outcome);
+    put(&store, &package.digest, 0, 12, &[b"hello, dad??"])
+        .await
+        .unwrap_err();
+    ended.send_replace(Some(Err(FetchError::Nowhere)));
+
+    let read: io::Result<Vec<Bytes>> = reading.try_collect().await;
+
+    assert!(read.is_err(), "{read:?}");
+}
+
+#[tokio::test]
+async fn package_that_someone_counts_on_is_not_removed() {
+    let (directory, store) = store();
+    let digest = Digest::of(b"abc");
+    put(&store, &digest, 0, 3, &[b"abc"]).await.unwrap();
+
+    let kept = store.keep(&digest);
+    assert!(!store.remove_unused(&digest).unwrap());
+    assert_eq!(store.size(&digest).await.unwrap(), Some(3));
+    drop(kept);
+    assert!(store.remove_unused(&digest).unwrap());
+
+    assert_eq!(store.size(&digest).await.unwrap(), None);
+    assert_eq!(names(&directory, PARTIAL), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn package_that_someone_took_from_the_disk_is_missed() {
+    let (directory, store) = store();
+    let (gone, there) = (Digest::of(b"gone"), Digest::of(b"there"));
+    put(&store, &gone, 0, 4, &[b"gone"]).await.unwrap();
+    put(&store, &there, 0, 5, &[b"there"]).await.unwrap();
+    fs::remove_file(store.whole(&gone)).unwrap();
+    let losses = store.losses();
+
+    store.look().unwrap();
+
+    assert!(losses.has_changed().unwrap());
+    assert_eq!(store.held_packages(), BTreeSet::from([there.clone()]));
+    let again = PackageStore::open(directory.path().to_owned()).unwrap();
+    assert_eq!(again.held_packages(), BTreeSet::from([there]));
+}
+
+fn flip_a_bit(path: &Path, at: u64) {
+    use std::os::unix::fs::FileExt as _;
+
+    let file = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+fn package(content: &[u8]) -> PackageReference {
+    PackageReference {
+        digest: Digest::of(content),
+        size: content.len() as u64,
+    }
 }
 
 fn store() -> (TempDir, PackageStore) {

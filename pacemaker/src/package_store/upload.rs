@@ -8,6 +8,7 @@ use bytes::Bytes;
 use common::digest::{Digest, Hasher};
 use tokio::sync::mpsc;
 
+use super::places::Place;
 use super::{READ_BYTES, ReceiveError, Received};
 use crate::files::{is_full, sync_directory};
 
@@ -22,8 +23,14 @@ pub(super) struct Upload {
 
 impl Upload {
     /// Writes pieces until there are no more; verifies and publishes the package when it is whole.
-    pub(super) fn run(&self, mut pieces: mpsc::Receiver<Bytes>) -> Result<Received, ReceiveError> {
-        let result = self.write(&mut pieces);
+    ///
+    /// Says at `place` how far it is, for those who read along.
+    pub(super) fn run(
+        &self,
+        mut pieces: mpsc::Receiver<Bytes>,
+        place: &Place,
+    ) -> Result<Received, ReceiveError> {
+        let result = self.write(&mut pieces, place);
         let is_useless = match &result {
             Err(ReceiveError::Full | ReceiveError::Mismatch { .. } | ReceiveError::TooLong(_)) => {
                 true
@@ -37,7 +44,11 @@ impl Upload {
         result
     }
 
-    fn write(&self, pieces: &mut mpsc::Receiver<Bytes>) -> Result<Received, ReceiveError> {
+    fn write(
+        &self,
+        pieces: &mut mpsc::Receiver<Bytes>,
+        place: &Place,
+    ) -> Result<Received, ReceiveError> {
         let mut file = OpenOptions::new()
             .create(true)
             .read(true)
@@ -48,6 +59,7 @@ impl Upload {
         if length != self.offset {
             return Err(ReceiveError::Offset(length));
         }
+        place.begin(length);
         let mut hasher = hash_of(&mut file, length).map_err(failed)?;
         while let Some(piece) = pieces.blocking_recv() {
             length += piece.len() as u64;
@@ -56,6 +68,7 @@ impl Upload {
             }
             file.write_all(&piece).map_err(failed)?;
             hasher.update(&piece);
+            place.grow(length);
         }
         if length < self.total {
             return Ok(Received::Part(length));
