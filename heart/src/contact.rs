@@ -85,6 +85,11 @@ impl Contact {
         self.change(|heard| heard.confirmed = heard.confirmed.max(Some(sent)));
     }
 
+    /// How long ago the last report that was acknowledged was sent, on a node with this TTL.
+    pub(crate) fn silence(&self, now: Moment, ttl: Span) -> Span {
+        now.after(ttl).since(self.heard().until)
+    }
+
     /// What has been heard so far.
     pub(crate) fn heard(&self) -> Heard {
         self.known().heard

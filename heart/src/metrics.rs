@@ -1,9 +1,11 @@
 //! What Prometheus sees of a heart.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use common::instance::InstanceState;
+use common::time::Span;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -38,6 +40,7 @@ pub(crate) struct Metrics {
     spawns: Histogram,
     report_failures: Counter,
     actions: Counter,
+    silence: Gauge<f64, AtomicU64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,6 +58,12 @@ impl Metrics {
         let spawns = Histogram::new(exponential_buckets(0.0005, 2.0, 12));
         let report_failures = Counter::default();
         let actions = Counter::default();
+        let silence = Gauge::<f64, AtomicU64>::default();
+        registry.register(
+            "silence_seconds",
+            "Time since the last report that a pacemaker acknowledged was sent",
+            silence.clone(),
+        );
         registry.register("instances", "Instances by state", Family::clone(&instances));
         registry.register("builds", "Builds held", builds.clone());
         registry.register(
@@ -81,6 +90,7 @@ impl Metrics {
             spawns,
             report_failures,
             actions,
+            silence,
         })
     }
 
@@ -101,7 +111,8 @@ impl Metrics {
     }
 
     /// The text for Prometheus, without the line that ends it.
-    pub(crate) fn text(&self, snapshot: &watch::Receiver<Snapshot>) -> String {
+    pub(crate) fn text(&self, snapshot: &watch::Receiver<Snapshot>, silence: Span) -> String {
+        self.silence.set(silence.duration().as_secs_f64());
         {
             let snapshot = snapshot.borrow();
             for (state, name) in STATES {
@@ -137,13 +148,14 @@ mod tests {
         let metrics = Metrics::new();
         metrics.note_restart();
 
-        let text = metrics.text(&snapshot);
+        let text = metrics.text(&snapshot, Span(1500));
 
         assert!(
             text.contains("pm_heart_instances{state=\"running\"} 0"),
             "{text}"
         );
         assert!(text.contains("pm_heart_restarts_total 1"), "{text}");
+        assert!(text.contains("pm_heart_silence_seconds 1.5"), "{text}");
         assert!(!text.contains("# EOF"));
     }
 }

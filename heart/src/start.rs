@@ -118,6 +118,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     };
     let contact = Arc::new(Contact::new(until.min(clock.now().after(config.node_ttl))));
     let crash = Crash(config.crash_at);
+    let silence = Arc::clone(&contact);
     let (executor, events) = Executor::new(
         &config,
         found.packages,
@@ -175,7 +176,9 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let finished = tokio::spawn(tasks.run());
     Ok(Running {
         routes: http::routes(directories, config.token_hashes),
-        metrics: Arc::new(move || metrics.text(&snapshot)),
+        metrics: Arc::new(move || {
+            metrics.text(&snapshot, silence.silence(clock.now(), config.node_ttl))
+        }),
         finished,
     })
 }

@@ -243,7 +243,7 @@ fn encode_table(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> Result<
     )?;
     let mut metric = encoder.encode_descriptor(
         "table_age_seconds",
-        "Time since a pacemaker last answered a watch of the routes; up to 30 is usual",
+        "Time since a pacemaker last answered a watch of the routes, also of an earlier router here; up to 30 is usual",
         None,
         MetricType::Gauge,
     )?;

@@ -109,7 +109,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     })?;
     let workers = config.worker_count();
     let file = TableFile::in_directory(&config.data_dir);
-    let tables = Tables::new(workers, config.cluster.clone());
+    let tables = Tables::new(workers, config.cluster.clone()).with_age(file.age());
     if let Some(table) = file.load(&config.cluster) {
         tracing::info!(
             generation = table.generation.0,

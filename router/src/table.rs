@@ -44,6 +44,8 @@ pub(crate) struct Tables {
     /// Wakes the reporter.
     pub(crate) changed: Arc<Notify>,
     started: Instant,
+    /// How old the table on disk was then.
+    age_at_start: Duration,
     /// When a pacemaker last answered a watch, milliseconds since `started` plus one; 0 is never.
     contact_ms: AtomicU64,
 }
@@ -65,6 +67,7 @@ impl Tables {
             workers: (0..workers).map(|_| Signal::default()).collect(),
             changed,
             started: Instant::now(),
+            age_at_start: Duration::ZERO,
             contact_ms: AtomicU64::new(0),
         }
     }
@@ -137,10 +140,22 @@ impl Tables {
             .unwrap_or_default()
     }
 
-    /// Time since a pacemaker last answered a watch; since the start when none has.
+    /// The same, with a table on disk that was so old at the start.
+    pub(crate) fn with_age(self, age_at_start: Duration) -> Self {
+        Self {
+            age_at_start,
+            ..self
+        }
+    }
+
+    /// Time since a pacemaker last answered a watch of this router or, when none has, of the one
+    /// before it in the same directory.
     pub(crate) fn staleness(&self) -> Duration {
-        let contact = Duration::from_millis(self.contact_ms.load(Ordering::Relaxed));
-        self.started.elapsed().saturating_sub(contact)
+        let elapsed = self.started.elapsed();
+        match self.contact_ms.load(Ordering::Relaxed) {
+            0 => self.age_at_start.saturating_add(elapsed),
+            contact => elapsed.saturating_sub(Duration::from_millis(contact)),
+        }
     }
 
     /// True once a pacemaker has answered.
@@ -191,10 +206,13 @@ pub(crate) async fn follow(
             Ok(Some(table)) => {
                 tables.note_contact();
                 is_confirmed = true;
-                take(&tables, table, &file, &keep).await
+                let made_progress = take(&tables, table, &file, &keep).await;
+                file.note_contact();
+                made_progress
             }
             Ok(None) => {
                 tables.note_contact();
+                file.note_contact();
                 is_confirmed = true;
                 begun.elapsed() > RETRY_MAX
             }

@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use common::id::is_other_cluster;
 use common::routing_table::RoutingTable;
@@ -76,6 +77,30 @@ impl TableFile {
                 !is_foreign
             })
             .max_by_key(|table| table.generation)
+    }
+
+    /// Notes that a pacemaker has answered: the next start knows how old its table is.
+    pub(crate) fn note_contact(&self) {
+        let noted = File::options()
+            .write(true)
+            .open(&self.early)
+            .and_then(|file| file.set_modified(SystemTime::now()));
+        match noted {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::debug!(%error, "noting when a pacemaker answered");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    /// How long ago a pacemaker answered, by the wall clock; zero when that is not known.
+    pub(crate) fn age(&self) -> Duration {
+        [&self.path, &self.early]
+            .into_iter()
+            .filter_map(|path| std::fs::metadata(path).ok()?.modified().ok())
+            .max()
+            .and_then(|noted| noted.elapsed().ok())
+            .unwrap_or_default()
     }
 
     /// Keeps the table where a restart of the router finds it; a power cut may lose it.

@@ -75,11 +75,33 @@ async fn a_restarted_router_serves_its_last_table_without_a_pacemaker() {
     })
     .await;
     let directory = world.stop().await;
+    // The last word of a pacemaker is an hour old.
+    let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    for name in ["routes.json", "routes.new.json"] {
+        let file = std::fs::File::options()
+            .write(true)
+            .open(directory.path().join("router").join(name));
+        file.unwrap().set_modified(hour_ago).unwrap();
+    }
 
     let shutdown = CancellationToken::new();
     let router = router::start(config(&directory, "http://127.0.0.1:9"), shutdown.clone())
         .await
         .unwrap();
+    let metrics = (router.metrics)();
+    let age: f64 = metrics
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("pm_router_table_age_seconds ")?
+                .parse()
+                .ok()
+        })
+        .unwrap();
+    assert!((3600.0..3700.0).contains(&age), "{age}");
+    assert!(
+        metrics.contains("pm_router_pacemaker_contact 0"),
+        "{metrics}"
+    );
     let mut wire = Wire::connect(router.address).await;
     wire.send("GET / HTTP/1.1\r\nhost: one.test\r\n\r\n").await;
     assert_eq!(wire.read_answer().await.unwrap().body, b"one");
