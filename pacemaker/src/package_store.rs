@@ -23,6 +23,8 @@
 
 mod arrival;
 pub(crate) mod collect;
+#[cfg(test)]
+mod fake_peer;
 pub(crate) mod fetch;
 mod places;
 pub(crate) mod push;

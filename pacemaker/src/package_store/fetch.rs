@@ -327,3 +327,6 @@ fn disk(error: &io::Error) -> FetchError {
     tracing::error!(%error, "storing a fetched package failed");
     FetchError::Disk
 }
+
+#[cfg(test)]
+mod tests;

@@ -271,3 +271,6 @@ fn upload_offset(answer: &Response) -> Option<u64> {
         .parse()
         .ok()
 }
+
+#[cfg(test)]
+mod tests;
