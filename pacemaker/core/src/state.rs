@@ -101,6 +101,18 @@ pub struct State {
     pub(crate) table: BTreeMap<ApplicationId, BTreeMap<String, Route>>,
     /// The log index of the last change to `table`.
     pub(crate) routes_generation: Generation,
+    /// The log index of the last change to each application's part of `table`.
+    #[serde(default)]
+    pub(crate) route_changes: BTreeMap<ApplicationId, Generation>,
+    /// The same in the order of the changes.
+    #[serde(default)]
+    pub(crate) changed_routes: BTreeSet<(Generation, ApplicationId)>,
+    /// Applications in the order in which they were last touched: what a planner looks at again.
+    #[serde(default)]
+    pub(crate) changed_applications: BTreeSet<(Generation, ApplicationId)>,
+    /// Nodes likewise.
+    #[serde(default)]
+    pub(crate) changed_nodes: BTreeSet<(Generation, NodeId)>,
     /// What came of commands that carried a key.
     pub(crate) once: BTreeMap<String, OnceRecord>,
     /// The keys in the order in which they came, by log index.
@@ -180,6 +192,12 @@ impl State {
     #[must_use]
     pub fn is_node(&self, node: NodeId) -> bool {
         self.nodes.contains_key(&node)
+    }
+
+    /// True for a number that was given to a node which is none any more: its certificate is refused.
+    #[must_use]
+    pub fn was_removed(&self, node: NodeId) -> bool {
+        !self.is_node(node) && node.0 <= self.counters.node
     }
 
     /// The node that registered or joined with this key.
