@@ -19,6 +19,8 @@ mod lookup;
 #[cfg(test)]
 mod observation;
 #[cfg(test)]
+mod several;
+#[cfg(test)]
 mod smuggling;
 #[cfg(test)]
 mod tables;

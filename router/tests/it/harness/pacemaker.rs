@@ -1,11 +1,13 @@
 //! A pacemaker that knows only routes and reports.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -22,12 +24,18 @@ const WATCH: Duration = Duration::from_secs(5);
 struct Shared {
     table: watch::Sender<RoutingTable>,
     reports: Arc<Mutex<Vec<RouterReport>>>,
+    /// Whose the sender of the last report says to be.
+    cluster: Arc<Mutex<String>>,
+    /// Tables given so far.
+    tables: Arc<AtomicUsize>,
 }
 
 pub(crate) struct Pacemaker {
     address: SocketAddr,
     shared: Shared,
     server: tokio::task::JoinHandle<()>,
+    /// True while it takes requests and answers none.
+    hanging: Arc<watch::Sender<bool>>,
 }
 
 #[derive(serde::Deserialize)]
@@ -37,15 +45,28 @@ struct After {
 
 impl Pacemaker {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let shared = Shared {
+        Self::serve(Shared {
             table: watch::Sender::new(RoutingTable::default()),
             reports: Arc::default(),
-        };
+            cluster: Arc::default(),
+            tables: Arc::default(),
+        })
+        .await
+    }
+
+    /// Another pacemaker of the same cluster, with an address and troubles of its own.
+    pub(crate) async fn another(&self) -> Self {
+        Self::serve(self.shared.clone()).await
+    }
+
+    async fn serve(shared: Shared) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let hanging: Arc<watch::Sender<bool>> = Arc::default();
         let routes = Router::new()
             .route("/v1/routes", get(watch_routes))
             .route("/v1/reports", post(take_report))
+            .layer(from_fn_with_state(Arc::clone(&hanging), wait_while_hanging))
             .with_state(shared.clone());
         let server = tokio::spawn(async move {
             axum::serve(listener, routes).await.unwrap();
@@ -54,7 +75,23 @@ impl Pacemaker {
             address,
             shared,
             server,
+            hanging,
         }
+    }
+
+    /// Takes requests and answers none of them, or answers again.
+    pub(crate) fn hang(&self, hangs: bool) {
+        self.hanging.send_replace(hangs);
+    }
+
+    /// Whose the sender of the last report says to be.
+    pub(crate) fn reported_cluster(&self) -> String {
+        self.shared.cluster.lock().unwrap().clone()
+    }
+
+    /// How often a table has been given.
+    pub(crate) fn tables_given(&self) -> usize {
+        self.shared.tables.load(Ordering::SeqCst)
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -101,16 +138,32 @@ impl Drop for Pacemaker {
     }
 }
 
+async fn wait_while_hanging(
+    State(hanging): State<Arc<watch::Sender<bool>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut level = hanging.subscribe();
+    level.wait_for(|hangs| !hangs).await.unwrap();
+    let answer = next.run(request).await;
+    level.wait_for(|hangs| !hangs).await.unwrap();
+    answer
+}
+
 async fn watch_routes(State(shared): State<Shared>, Query(query): Query<After>) -> Response {
     let mut table = shared.table.subscribe();
     let newer = table.wait_for(|table| table.generation > query.after);
     match tokio::time::timeout(WATCH, newer).await {
-        Ok(Ok(table)) => Json(&*table).into_response(),
+        Ok(Ok(table)) => {
+            shared.tables.fetch_add(1, Ordering::SeqCst);
+            Json(&*table).into_response()
+        }
         Ok(Err(_)) | Err(_) => StatusCode::NO_CONTENT.into_response(),
     }
 }
 
 async fn take_report(State(shared): State<Shared>, Json(report): Json<Report>) -> StatusCode {
+    *shared.cluster.lock().unwrap() = report.cluster;
     shared.reports.lock().unwrap().extend(report.router);
     StatusCode::NO_CONTENT
 }
