@@ -1,12 +1,43 @@
 //! The answers that the router makes itself, each with a stable code.
+//!
+//! A load balancer asks for [`HEALTH_PATH`] by the router's own address: such a request belongs to no
+//! application, and is answered with 200 while this router serves. An application that has the name
+//! that was asked for gets it as any other.
 
 use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 
 use crate::body::ResponseBody;
 
 /// Says which of the router's own answers this is.
 pub(crate) const ROUTER_ERROR: HeaderName = HeaderName::from_static("x-pm-router-error");
+
+/// What a load balancer asks a router for.
+pub(crate) const HEALTH_PATH: &str = "/healthz";
+
+/// True for what a load balancer asks, if no application has the hostname.
+pub(crate) fn is_health_question(method: &Method, uri: &Uri) -> bool {
+    uri.path() == HEALTH_PATH && (method == Method::GET || method == Method::HEAD)
+}
+
+/// The answer to a load balancer: 503 tells it to send nobody here any more, or not yet.
+pub(crate) fn health(is_serving: bool) -> Response<ResponseBody> {
+    let (status, sentence) = if is_serving {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This router has no table yet, or is stopping.",
+        )
+    };
+    let mut response = Response::new(ResponseBody::text(sentence));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
 
 /// Why the router answers a request itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

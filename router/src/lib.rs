@@ -18,6 +18,14 @@
 //! | supervisor | caller's runtime | shutdown, ended workers | [`Running::finished`] |
 //! | access log | own thread | facts of requests | `access.log` |
 //!
+//! **Limit:** a router that no pacemaker has answered for longer than the node's TTL no longer counts
+//! as live, so nobody waits for it any more: an instance may be stopped, and in the end its port
+//! given to another, while this router still names it. Until then a port goes to nobody else before
+//! every live router has acknowledged a table without it. A heart gives out the port that has been
+//! free for longest, of four thousand, and a pooled connection is never used for another instance;
+//! but a connection that is opened by an old table says nothing of who answers it. The age of the
+//! table is a metric, and a load balancer in front can be told by it to pass such a router over.
+//!
 //! It never decides what runs where, never changes a body, and never buffers one.
 
 mod access_log;

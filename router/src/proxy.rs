@@ -17,7 +17,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
-use crate::answer::Refusal;
+use crate::answer::{self, Refusal};
 use crate::backend::Backend;
 use crate::body::{RequestBody, ResponseBody, Upload};
 use crate::client::Client;
@@ -46,6 +46,7 @@ pub(crate) fn serve(
 ) -> impl Future<Output = Result<Response<ClientBody>, Infallible>> {
     let is_multiplexed = request.version() == Version::HTTP_2;
     let mut record = Record::begin(&worker, &client, &request);
+    let is_health_question = answer::is_health_question(request.method(), request.uri());
     let mut prepared = Prepared::new(&worker, &client, &mut record, request);
     async move {
         let answer = match &mut prepared {
@@ -58,6 +59,11 @@ pub(crate) fn serve(
             Ok((response, Some(tunnel))) => {
                 tunnel.spawn(worker, client, record);
                 return Ok(response.map(ClientBody::Given));
+            }
+            Err(Refusal::NoRoute) if is_health_question => {
+                let response = answer::health(worker.is_serving());
+                record.asked_for_health(response.status());
+                response
             }
             Err(refusal) => {
                 record.refused(refusal);

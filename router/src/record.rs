@@ -153,6 +153,12 @@ impl Record {
         }
     }
 
+    /// The router answers a load balancer's question.
+    pub(crate) fn asked_for_health(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        self.free_place();
+    }
+
     pub(crate) fn bytes_went(&mut self, length: usize) {
         self.bytes_out += u64::try_from(length).unwrap_or(0);
     }

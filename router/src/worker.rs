@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
+use common::id::Generation;
 use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
@@ -137,6 +138,13 @@ impl Worker {
     /// acknowledges a newer table.
     pub(crate) fn with_table<T>(&self, look: impl FnOnce(&Arc<CompiledTable>) -> T) -> T {
         look(self.table.borrow_mut().load())
+    }
+
+    /// True while it has a table, or knows that the cluster has none, and is not stopping.
+    pub(crate) fn is_serving(&self) -> bool {
+        let has_table = self.with_table(|table| table.generation > Generation(0));
+        let knows = has_table || self.shared.tables.has_had_contact();
+        knows && !self.shared.stop.is_cancelled()
     }
 
     pub(crate) fn statistics(&self) -> &WorkerStatistics {

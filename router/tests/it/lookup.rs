@@ -124,3 +124,29 @@ async fn http_1_0_and_http_2_clients_are_served() {
     assert_eq!(answer.version(), reqwest::Version::HTTP_2);
     assert_eq!(answer.text().await.unwrap(), "over h2");
 }
+
+#[tokio::test]
+async fn a_load_balancer_is_told_whether_the_router_serves() {
+    let application = Application::start("one").await;
+    let world = World::start().await;
+    let ask = async |request: &str| {
+        let mut wire = Wire::connect(world.address()).await;
+        wire.send(request).await;
+        wire.read_answer().await.unwrap()
+    };
+    let question = "GET /healthz HTTP/1.1\r\nhost: 10.0.0.1:4253\r\n\r\n";
+
+    assert_eq!(ask(question).await.status, 503, "there is no table yet");
+
+    world
+        .publish(&[("one.test", route(&[(1, application.address)]))])
+        .await;
+    let answer = ask(question).await;
+    assert_eq!((answer.status, answer.body.as_slice()), (200, &b"ok\n"[..]));
+    let answer = ask("POST /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(answer.status, 404);
+    // Who has a name has all its paths.
+    let answer = ask("GET /healthz HTTP/1.1\r\nhost: one.test\r\n\r\n").await;
+    assert_ne!(answer.body, b"ok\n");
+    assert_eq!(application.requests(), 1);
+}
