@@ -21,6 +21,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use common::time::Span;
 use rustix::time::{
@@ -132,13 +133,15 @@ pub(super) struct Watched {
     boot: [u8; BOOT_ID_BYTES],
     timer: OwnedFd,
     longest: Span,
-    pub(super) grace: Span,
+    grace: Span,
+    /// The end that was seen last.
+    until: BootTime,
 }
 
 impl Watched {
     /// Begins to watch; `None` when the lease is over already.
     pub(super) fn begin(lease: &Lease) -> io::Result<Option<Self>> {
-        let watched = Self {
+        let mut watched = Self {
             file: File::open(&lease.file)?,
             boot: boot_bytes()?,
             timer: timerfd_create(
@@ -147,6 +150,7 @@ impl Watched {
             )?,
             longest: lease.longest,
             grace: lease.grace,
+            until: BootTime(0),
         };
         Ok(watched.holds()?.then_some(watched))
     }
@@ -155,10 +159,11 @@ impl Watched {
     ///
     /// # Errors
     /// When that cannot be known, which is the same as an end.
-    pub(super) fn holds(&self) -> io::Result<bool> {
+    pub(super) fn holds(&mut self) -> io::Result<bool> {
         let now = BootTime::now();
         let until = read(&self.file, &self.boot)?.unwrap_or_default();
         let until = until.min(now.after(self.longest));
+        self.until = self.until.max(until);
         if until <= now {
             return Ok(false);
         }
@@ -176,6 +181,13 @@ impl Watched {
         // Setting it also takes back what has expired, so nothing needs to be read from it.
         timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once)?;
         Ok(true)
+    }
+
+    /// What is left of the grace that follows the lease: nothing when this process was away
+    /// meanwhile, because by then the successor may run.
+    pub(super) fn grace_left(&self) -> Duration {
+        let end = self.until.after(self.grace);
+        Span(end.0.saturating_sub(BootTime::now().0)).duration()
     }
 }
 
@@ -290,7 +302,7 @@ mod tests {
 
         file.extend(BootTime::now().after(Span::seconds(60)))
             .unwrap();
-        let watched = Watched::begin(&lease).unwrap().unwrap();
+        let mut watched = Watched::begin(&lease).unwrap().unwrap();
         assert!(watched.holds().unwrap());
 
         std::fs::write(&lease.file, "nonsense").unwrap();

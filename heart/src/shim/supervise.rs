@@ -311,11 +311,11 @@ impl<'a> Supervision<'a> {
 
     /// Stops the application, within the lease's own grace, unless the lease has been extended.
     fn look_at_lease(&mut self) {
-        let Some(lease) = &self.lease else { return };
+        let Some(lease) = &mut self.lease else { return };
         if lease.holds().unwrap_or(false) {
             return;
         }
-        let limit = Instant::now() + lease.grace.duration();
+        let limit = Instant::now() + lease.grace_left();
         self.lease = None;
         self.is_cut_off = true;
         if self.deadline.is_none() {

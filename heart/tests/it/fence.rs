@@ -7,7 +7,7 @@ use common::assignment::{AssignedInstance, InstanceReport};
 use common::instance::InstanceState;
 use common::time::Span;
 use heart::shim::{ExitRecord, ProcessRecord};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use crate::node::{Node, eventually, lives};
 
@@ -167,6 +167,44 @@ async fn an_exclusive_instance_that_ignores_the_stop_is_killed_long_before_its_g
     ends(&running).await;
 
     assert!(begun.elapsed() < Duration::from_secs(30));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exclusive_instance_of_a_machine_that_was_paused_is_killed_at_once_when_it_goes_on() {
+    let mut node = Node::new().await;
+    node.fence_exclusive = true;
+    node.start_process(None);
+    let mut stubborn = node.worker(1, "trap '' TERM; while :; do echo alive; sleep 0.05; done");
+    stubborn.exclusive = true;
+    stubborn.stop.grace = Span::seconds(600);
+    node.pacemaker.assign_instances(vec![stubborn]);
+    let running = node.reaches(1, InstanceState::Running).await;
+    let run = node.instance_directory(1).join("run");
+    let shim = ProcessRecord::read(&run).unwrap().unwrap().shim.pid;
+
+    // Heart, shim and application stand still until lease and grace are long over.
+    for pid in [shim, running.pid.unwrap()] {
+        signal(pid, Signal::STOP);
+    }
+    node.signal(Signal::STOP);
+    let mut pause = tokio::time::interval(Duration::from_millis(3000));
+    pause.tick().await;
+    pause.tick().await;
+    let log = node.instance_directory(1).join("log");
+    let before = heart::shim::log::length(&log).unwrap();
+    for pid in [shim, running.pid.unwrap()] {
+        signal(pid, Signal::CONT);
+    }
+    ends(&running).await;
+
+    // In the second of grace that it would have otherwise, it would write twenty lines.
+    let words = heart::shim::log::length(&log).unwrap() - before;
+    assert!(words <= 8 * 6, "{words} bytes");
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
