@@ -1,19 +1,13 @@
 //! What a node should run, derived from the state.
 
-use std::collections::BTreeMap;
-
 use common::assignment::{
     AssignedBuild, AssignedInstance, Assignment, PackageReference, Subject, service_credentials,
 };
-use common::id::{InstanceId, JobId, NodeId};
-use common::instance::InstanceGoal;
+use common::id::{JobId, NodeId};
 
 use crate::state::State;
 use crate::state::limits::BUILD_TIMEOUT;
-use crate::state::records::{Application, Instance, NodeRecord, Version};
-
-/// What decides about an assignment: everything else in it never changes for an instance.
-pub(crate) type Shape = (BTreeMap<InstanceId, InstanceGoal>, Vec<JobId>);
+use crate::state::records::{Application, Instance, Version};
 
 impl State {
     /// What a node should run; `term` is the leader's.
@@ -44,18 +38,6 @@ impl State {
     pub(crate) fn cluster_id(&self) -> String {
         self.cluster()
             .map_or_else(String::new, |(id, _)| id.to_owned())
-    }
-
-    /// The part of a node's assignment that can change.
-    pub(crate) fn shape(&self, node: &NodeRecord) -> Shape {
-        let instances = node
-            .instances
-            .iter()
-            .filter_map(|instance| self.instances.get(instance))
-            .filter(|instance| instance.assigned)
-            .map(|instance| (instance.id, instance.goal))
-            .collect();
-        (instances, node.builds.iter().copied().collect())
     }
 
     fn assigned_instance(&self, instance: &Instance) -> Option<AssignedInstance> {

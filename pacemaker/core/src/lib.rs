@@ -33,5 +33,5 @@ pub mod state;
 mod transition;
 mod view;
 
-pub use crate::plan::{next_deadline, plan};
+pub use crate::plan::{Planner, next_deadline, plan};
 pub use crate::state::State;

@@ -4,8 +4,12 @@
 //! it is moved towards what is wanted. An application about which something new was heard is only
 //! observed in this tick, and decided about in the next: so no action is planned against what
 //! another one of the same tick changes, and the whole plan applies. Ask until the plan is empty.
+//!
+//! A [`Planner`] remembers what it has looked at, so that a tick costs what has changed and not
+//! what there is; [`plan`] looks at everything and wishes for the same.
 
 mod builds;
+mod candidates;
 mod liveness;
 mod observe;
 mod placement;
@@ -17,31 +21,20 @@ use common::application::InstanceTypeSpec;
 use common::id::{ApplicationId, Generation, InstanceId, NodeId};
 use common::time::Timestamp;
 
+use self::candidates::Candidates;
+use self::liveness::Silences;
 use crate::action::Action;
 use crate::sightings::Sightings;
 use crate::state::State;
 use crate::state::limits::ACTIONS_PER_TICK_MAX;
-use crate::state::records::Instance;
+use crate::state::records::{Application, Instance};
 
 /// The leader's wish list for this tick; never trusted, it returns through the log.
 ///
 /// At most [`ACTIONS_PER_TICK_MAX`] actions.
 #[must_use]
 pub fn plan(state: &State, sightings: &Sightings, now: Timestamp) -> Vec<Action> {
-    if !state.is_initialized() {
-        return Vec::new();
-    }
-    let mut wishes = Wishes::new(state, sightings, now);
-    liveness::plan(&mut wishes);
-    observe::plan(&mut wishes);
-    if !wishes.busy_nodes.is_empty() {
-        // Where instances can go is about to change: decide when it has.
-        return wishes.actions;
-    }
-    builds::plan(&mut wishes);
-    rollout::plan(&mut wishes);
-    placement::plan(&mut wishes);
-    wishes.actions
+    Planner::default().plan(state, sightings, now)
 }
 
 /// When the planner wants to be asked again though nothing was heard (a window ends, a TTL passes).
@@ -49,11 +42,199 @@ pub fn plan(state: &State, sightings: &Sightings, now: Timestamp) -> Vec<Action>
 /// Always later than `now`: what is due already is in the plan, or waits for a report.
 #[must_use]
 pub fn next_deadline(state: &State, sightings: &Sightings, now: Timestamp) -> Option<Timestamp> {
+    let applications = state.applications.values();
     liveness::deadlines(state, sightings)
-        .chain(rollout::deadlines(state))
-        .chain(placement::deadlines(state))
+        .chain(applications.flat_map(|application| deadlines_of(state, application)))
         .filter(|deadline| *deadline > now)
         .min()
+}
+
+/// Plans, and remembers what need not be looked at again.
+///
+/// It belongs to one leader: a new one begins with a new planner. What it remembers is only what
+/// it has seen in the states and sightings that it was shown; it notices by itself when either was
+/// replaced by an older one, and looks at everything anew.
+#[derive(Clone, Debug, Default)]
+pub struct Planner {
+    /// Changes to the state up to here are known; none before the first plan.
+    noticed: Option<Generation>,
+    /// The election from which this planner's times count.
+    elected: Timestamp,
+    /// Applications that changed, or that wait for something that is not in the state.
+    due: BTreeSet<ApplicationId>,
+    /// When applications are due though nothing happens.
+    alarms: Alarms,
+    /// The last report of each heart that is known: when it came, incarnation, sequence.
+    heard: BTreeMap<NodeId, (Timestamp, u64, u64)>,
+    /// Nodes whose report may say what the state does not know.
+    news: BTreeSet<NodeId>,
+    silences: Silences,
+    candidates: Candidates,
+}
+
+impl Planner {
+    /// The wish list for this tick: the same as [`plan`]'s, at the cost of what has changed.
+    #[must_use]
+    pub fn plan(&mut self, state: &State, sightings: &Sightings, now: Timestamp) -> Vec<Action> {
+        if !state.is_initialized() {
+            return Vec::new();
+        }
+        self.notice(state, sightings);
+        let mut wishes = Wishes::new(state, sightings, now);
+        self.silences.plan(&mut wishes);
+        observe::plan(&mut wishes, &mut self.news);
+        if !wishes.busy_nodes.is_empty() {
+            // Where instances can go is about to change: decide when it has.
+            return wishes.actions;
+        }
+        self.due.extend(self.alarms.ring(now));
+        let due: Vec<&Application> = self
+            .due
+            .iter()
+            .filter_map(|id| state.applications.get(id))
+            .collect();
+        builds::plan(&mut wishes, &due);
+        rollout::plan(&mut wishes, &due);
+        let looked = placement::plan(&mut wishes, &due, &mut self.candidates);
+        for (application, is_at_rest) in looked {
+            self.put_off(state, application, is_at_rest, now);
+        }
+        wishes.actions
+    }
+
+    /// When to ask again though nothing was heard; always later than `now`. Ask after a plan that
+    /// was empty.
+    #[must_use]
+    pub fn next_deadline(&self, now: Timestamp) -> Option<Timestamp> {
+        [self.silences.next(now), self.alarms.next(now)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Takes note of what has changed in the state and of what has been heard.
+    fn notice(&mut self, state: &State, sightings: &Sightings) {
+        let is_older = self
+            .noticed
+            .is_some_and(|noticed| state.applied() < noticed);
+        if is_older || sightings.elected < self.elected {
+            *self = Self::default();
+        }
+        self.elected = sightings.elected;
+        match self.noticed.replace(state.applied()) {
+            None => {
+                self.due = state.applications.keys().copied().collect();
+                for node in state.nodes.keys() {
+                    self.news.insert(*node);
+                    self.silences.notice(state, sightings, *node);
+                }
+            }
+            Some(noticed) => {
+                let next = Generation(noticed.0.saturating_add(1));
+                let applications = state
+                    .changed_applications
+                    .range((next, ApplicationId(0))..)
+                    .map(|(_, application)| *application);
+                self.due.extend(applications);
+                for (_, node) in state.changed_nodes.range((next, NodeId(0))..) {
+                    self.news.insert(*node);
+                    self.silences.notice(state, sightings, *node);
+                    self.candidates.notice(state, sightings, *node);
+                }
+            }
+        }
+        self.listen(state, sightings);
+        self.candidates.forget_plans(state, sightings);
+    }
+
+    /// Finds the hearts that have reported since.
+    fn listen(&mut self, state: &State, sightings: &Sightings) {
+        let known = self.heard.iter().map(|(node, stamp)| (*node, *stamp));
+        let mut known = known.peekable();
+        let mut fresh: Vec<(NodeId, (Timestamp, u64, u64))> = Vec::new();
+        for (node, sighting) in &sightings.hearts {
+            let report = &sighting.report;
+            let stamp = (sighting.at, report.incarnation, report.sequence);
+            while known.next_if(|(other, _)| other < node).is_some() {}
+            if known.next_if_eq(&(*node, stamp)).is_none() {
+                fresh.push((*node, stamp));
+            }
+        }
+        for (node, stamp) in fresh {
+            self.heard.insert(node, stamp);
+            self.news.insert(node);
+            self.candidates.notice(state, sightings, node);
+        }
+        if self.heard.len() != sightings.hearts.len() {
+            // Some are not heard any more: a new leader's sightings, or a node that was removed.
+            self.heard
+                .retain(|node, _| sightings.hearts.contains_key(node));
+            self.candidates = Candidates::default();
+        }
+    }
+
+    /// An application that was looked at and of which nothing is wished for now.
+    fn put_off(
+        &mut self,
+        state: &State,
+        application: &Application,
+        is_at_rest: bool,
+        now: Timestamp,
+    ) {
+        if is_at_rest {
+            self.due.remove(&application.id);
+        }
+        let deadline = if is_at_rest {
+            application.warm.map(|warm| warm.until)
+        } else {
+            deadlines_of(state, application)
+                .filter(|deadline| *deadline > now)
+                .min()
+        };
+        self.alarms.set(application.id, deadline);
+    }
+}
+
+/// When each application is due though nothing happens.
+#[derive(Clone, Debug, Default)]
+struct Alarms {
+    at: BTreeMap<ApplicationId, Timestamp>,
+    queue: BTreeSet<(Timestamp, ApplicationId)>,
+}
+
+impl Alarms {
+    fn set(&mut self, application: ApplicationId, at: Option<Timestamp>) {
+        let before = match at {
+            Some(at) => self.at.insert(application, at),
+            None => self.at.remove(&application),
+        };
+        if let Some(before) = before {
+            self.queue.remove(&(before, application));
+        }
+        self.queue.extend(at.map(|at| (at, application)));
+    }
+
+    /// Those that are due; they are set again when they have been looked at.
+    fn ring(&mut self, now: Timestamp) -> Vec<ApplicationId> {
+        let mut due = Vec::new();
+        while let Some((at, application)) = self.queue.first().copied()
+            && at <= now
+        {
+            self.set(application, None);
+            due.push(application);
+        }
+        due
+    }
+
+    fn next(&self, now: Timestamp) -> Option<Timestamp> {
+        let (at, _) = self.queue.iter().find(|(at, _)| *at > now)?;
+        Some(*at)
+    }
+}
+
+/// When something about an application is due though nothing happens.
+fn deadlines_of(state: &State, application: &Application) -> impl Iterator<Item = Timestamp> {
+    rollout::deadlines(state, application).chain(placement::deadlines(state, application))
 }
 
 /// The plan while it is made.
@@ -65,8 +246,6 @@ struct Wishes<'a> {
     /// Applications and nodes about which this tick already says something.
     busy_applications: BTreeSet<ApplicationId>,
     busy_nodes: BTreeSet<NodeId>,
-    /// Instances per node with those that this tick adds.
-    placed: BTreeMap<NodeId, usize>,
 }
 
 impl<'a> Wishes<'a> {
@@ -78,12 +257,15 @@ impl<'a> Wishes<'a> {
             actions: Vec::new(),
             busy_applications: BTreeSet::new(),
             busy_nodes: BTreeSet::new(),
-            placed: BTreeMap::new(),
         }
     }
 
     fn is_full(&self) -> bool {
-        self.actions.len() >= ACTIONS_PER_TICK_MAX
+        self.room() == 0
+    }
+
+    fn room(&self) -> usize {
+        ACTIONS_PER_TICK_MAX.saturating_sub(self.actions.len())
     }
 
     /// Adds an action; what does not fit comes again in the next tick.

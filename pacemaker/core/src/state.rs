@@ -354,6 +354,22 @@ impl State {
         })
     }
 
+    /// How many of a node's instances are to run and do not yet.
+    pub(crate) fn starting_on(&self, node: &NodeRecord) -> u64 {
+        node.starting
+            .unwrap_or_else(|| self.count_starting_on(node))
+    }
+
+    pub(crate) fn count_starting_on(&self, node: &NodeRecord) -> u64 {
+        let count = node
+            .instances
+            .iter()
+            .filter_map(|instance| self.instances.get(instance))
+            .filter(|instance| instance.is_starting())
+            .count();
+        u64::try_from(count).unwrap_or(u64::MAX)
+    }
+
     /// The job that an application is busy with.
     pub(crate) fn running_job(&self, application: &Application) -> Option<&JobRecord> {
         self.jobs.get(&application.job?)

@@ -6,12 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::id::{ApplicationId, Generation, InstanceId, JobId, NodeId};
+use common::id::{ApplicationId, Generation, InstanceId, JobId, NodeId, VersionNumber};
 use common::instance::{InstanceGoal, InstanceState};
 use common::job::Job;
 use common::time::Timestamp;
 
-use crate::assignment::Shape;
 use crate::command::ApplyContext;
 use crate::state::State;
 use crate::state::records::{Application, Exposure, Instance, JobRecord, NodeRecord, Version};
@@ -23,9 +22,55 @@ pub(crate) struct Transition<'a> {
     /// through the methods here.
     pub(crate) state: &'a mut State,
     ctx: ApplyContext,
-    nodes: BTreeMap<NodeId, Option<Shape>>,
+    nodes: BTreeMap<NodeId, Option<NodeBefore>>,
+    instances: BTreeMap<InstanceId, Option<InstanceBefore>>,
     jobs: BTreeMap<JobId, Option<Job>>,
     applications: BTreeSet<ApplicationId>,
+    /// Those of them whose own record may be another one, beside their instances'.
+    rewritten: BTreeSet<ApplicationId>,
+    /// What a run of placements of one type need not compute again for each.
+    pub(crate) placing: Option<Placing>,
+}
+
+/// What matters of a node to those who follow it.
+#[derive(Debug)]
+struct NodeBefore {
+    builds: BTreeSet<JobId>,
+    changed: Generation,
+}
+
+/// What matters of an instance to its heart and to routers.
+#[derive(Debug, PartialEq, Eq)]
+struct InstanceBefore {
+    assigned: Option<(NodeId, InstanceGoal)>,
+    application: ApplicationId,
+    backend: Option<(InstanceState, Option<u16>)>,
+    starting: Option<NodeId>,
+}
+
+impl InstanceBefore {
+    fn of(instance: &Instance) -> Self {
+        Self {
+            assigned: instance.assigned.then_some((instance.node, instance.goal)),
+            application: instance.application,
+            backend: (instance.exposure == Exposure::In)
+                .then_some((instance.seen.state, instance.seen.port)),
+            starting: instance.is_starting().then_some(instance.node),
+        }
+    }
+}
+
+/// A type of which instances are being placed, until anything else is changed.
+#[derive(Debug)]
+pub(crate) struct Placing {
+    pub(crate) application: ApplicationId,
+    pub(crate) version: VersionNumber,
+    /// The position of the type in the version.
+    pub(crate) position: usize,
+    /// How many are missing.
+    pub(crate) missing: u32,
+    /// Where they are not tried again.
+    pub(crate) worn: Vec<NodeId>,
 }
 
 impl<'a> Transition<'a> {
@@ -34,8 +79,11 @@ impl<'a> Transition<'a> {
             state,
             ctx,
             nodes: BTreeMap::new(),
+            instances: BTreeMap::new(),
             jobs: BTreeMap::new(),
             applications: BTreeSet::new(),
+            rewritten: BTreeSet::new(),
+            placing: None,
         }
     }
 
@@ -51,16 +99,16 @@ impl<'a> Transition<'a> {
 
     /// A node whose assignment may change.
     pub(crate) fn node(&mut self, id: NodeId) -> Option<&mut NodeRecord> {
-        if !self.nodes.contains_key(&id) {
-            let shape = self.state.nodes.get(&id).map(|node| self.state.shape(node));
-            self.nodes.insert(id, shape);
-        }
+        self.placing = None;
+        self.note_node(id);
         self.state.nodes.get_mut(&id)
     }
 
     /// An application whose routes may change.
     pub(crate) fn application(&mut self, id: ApplicationId) -> Option<&mut Application> {
+        self.placing = None;
         self.applications.insert(id);
+        self.rewritten.insert(id);
         self.state.applications.get_mut(&id)
     }
 
@@ -68,36 +116,49 @@ impl<'a> Transition<'a> {
     pub(crate) fn version(
         &mut self,
         application: ApplicationId,
-        version: common::id::VersionNumber,
+        version: VersionNumber,
     ) -> Option<&mut Version> {
         self.application(application)?.versions.get_mut(&version)
     }
 
     /// An instance; its node's assignment and its application's routes may change.
     pub(crate) fn instance(&mut self, id: InstanceId) -> Option<&mut Instance> {
+        self.placing = None;
         let instance = self.state.instances.get(&id)?;
         let (node, application) = (instance.node, instance.application);
-        self.node(node)?;
+        self.note_instance(id);
+        self.note_node(node);
         self.applications.insert(application);
         self.state.instances.get_mut(&id)
     }
 
     /// A job that may change.
     pub(crate) fn job(&mut self, id: JobId) -> Option<&mut JobRecord> {
-        let before = self.state.jobs.get(&id).map(|record| record.job.clone());
-        self.jobs.entry(id).or_insert(before);
+        let state = &self.state;
+        self.jobs
+            .entry(id)
+            .or_insert_with(|| state.jobs.get(&id).map(|record| record.job.clone()));
         self.state.jobs.get_mut(&id)
     }
 
     /// Adds an instance to its node, its version and the state.
     pub(crate) fn insert_instance(&mut self, instance: Instance) {
-        if let Some(node) = self.node(instance.node) {
-            node.instances.insert(instance.id);
+        let (id, application) = (instance.id, instance.application);
+        self.note_instance(id);
+        self.note_node(instance.node);
+        self.applications.insert(application);
+        if let Some(node) = self.state.nodes.get_mut(&instance.node) {
+            node.instances.insert(id);
         }
-        if let Some(version) = self.version(instance.application, instance.version) {
-            version.instances.insert(instance.id);
+        let version = self
+            .state
+            .applications
+            .get_mut(&application)
+            .and_then(|application| application.versions.get_mut(&instance.version));
+        if let Some(version) = version {
+            version.instances.insert(id);
         }
-        self.state.instances.insert(instance.id, instance);
+        self.state.instances.insert(id, instance);
     }
 
     /// Removes an instance from its node, its version and the state.
@@ -106,6 +167,7 @@ impl<'a> Transition<'a> {
             return;
         };
         let (node, application, version) = (instance.node, instance.application, instance.version);
+        self.note_instance(id);
         if let Some(node) = self.node(node) {
             node.instances.remove(&id);
         }
@@ -113,6 +175,30 @@ impl<'a> Transition<'a> {
             version.instances.remove(&id);
         }
         self.state.instances.remove(&id);
+    }
+
+    /// Removes a node that has nothing left on it.
+    pub(crate) fn remove_node_record(&mut self, id: NodeId) {
+        self.placing = None;
+        self.note_node(id);
+        self.state.nodes.remove(&id);
+    }
+
+    fn note_node(&mut self, id: NodeId) {
+        let state = &self.state;
+        self.nodes.entry(id).or_insert_with(|| {
+            state.nodes.get(&id).map(|node| NodeBefore {
+                builds: node.builds.clone(),
+                changed: node.changed,
+            })
+        });
+    }
+
+    fn note_instance(&mut self, id: InstanceId) {
+        let state = &self.state;
+        self.instances
+            .entry(id)
+            .or_insert_with(|| state.instances.get(&id).map(InstanceBefore::of));
     }
 
     /// Changes what is wanted of an instance.
@@ -167,16 +253,9 @@ impl<'a> Transition<'a> {
         for application in applications {
             self.settle(application);
         }
-        self.finish_routes();
+        self.finish_applications();
+        self.finish_nodes();
         let index = self.ctx.index;
-        for (id, before) in std::mem::take(&mut self.nodes) {
-            let after = self.state.nodes.get(&id).map(|node| self.state.shape(node));
-            if after != before
-                && let Some(node) = self.state.nodes.get_mut(&id)
-            {
-                node.assignment_generation = index;
-            }
-        }
         for (id, before) in std::mem::take(&mut self.jobs) {
             if let Some(record) = self.state.jobs.get_mut(&id)
                 && before.as_ref() != Some(&record.job)
@@ -187,19 +266,106 @@ impl<'a> Transition<'a> {
         self.state.applied = index;
     }
 
-    fn finish_routes(&mut self) {
-        for id in std::mem::take(&mut self.applications) {
-            let routes = match self.state.applications.get(&id) {
-                Some(application) => self.state.routes_of(application),
-                None => BTreeMap::new(),
-            };
-            let before = self.state.table.get(&id);
-            if before.is_none_or(BTreeMap::is_empty) && routes.is_empty() {
-                continue;
+    /// Routes follow from applications and from what is exposed of their instances.
+    fn finish_applications(&mut self) {
+        let index = self.ctx.index;
+        let mut rerouted = std::mem::take(&mut self.rewritten);
+        for (id, before) in &self.instances {
+            let before = before.as_ref();
+            let after = self.state.instances.get(id).map(InstanceBefore::of);
+            let backend = |side: Option<&InstanceBefore>| side.and_then(|side| side.backend);
+            if backend(before) != backend(after.as_ref())
+                && let Some(side) = after.as_ref().or(before)
+            {
+                rerouted.insert(side.application);
             }
-            if before != Some(&routes) {
-                self.state.table.insert(id, routes);
-                self.state.routes_generation = self.ctx.index;
+        }
+        for id in rerouted {
+            self.finish_routes(id);
+        }
+        for id in std::mem::take(&mut self.applications) {
+            if let Some(application) = self.state.applications.get_mut(&id) {
+                let changed = std::mem::replace(&mut application.changed, index);
+                self.state.changed_applications.remove(&(changed, id));
+                self.state.changed_applications.insert((index, id));
+            }
+        }
+    }
+
+    fn finish_routes(&mut self, id: ApplicationId) {
+        let routes = match self.state.applications.get(&id) {
+            Some(application) => self.state.routes_of(application),
+            None => BTreeMap::new(),
+        };
+        let before = self.state.table.get(&id);
+        if before.is_none_or(BTreeMap::is_empty) && routes.is_empty() {
+            return;
+        }
+        if before != Some(&routes) {
+            let index = self.ctx.index;
+            self.state.table.insert(id, routes);
+            self.state.routes_generation = index;
+            let changed = self.state.route_changes.insert(id, index);
+            if let Some(changed) = changed {
+                self.state.changed_routes.remove(&(changed, id));
+            }
+            self.state.changed_routes.insert((index, id));
+        }
+    }
+
+    fn count_starting(&mut self, before: Option<NodeId>, after: Option<NodeId>) {
+        let mut change = |node: Option<NodeId>, change: fn(u64, u64) -> u64| {
+            let node = node.and_then(|node| self.state.nodes.get_mut(&node));
+            if let Some(starting) = node.and_then(|node| node.starting.as_mut()) {
+                *starting = change(*starting, 1);
+            }
+        };
+        change(before, u64::saturating_sub);
+        change(after, u64::saturating_add);
+    }
+
+    /// An assignment is another one when its instances' goals, its builds, or the node are.
+    fn finish_nodes(&mut self) {
+        let index = self.ctx.index;
+        let mut reassigned: BTreeSet<NodeId> = BTreeSet::new();
+        for (id, before) in std::mem::take(&mut self.instances) {
+            let after = self.state.instances.get(&id).map(InstanceBefore::of);
+            let assigned = |side: &Option<InstanceBefore>| side.as_ref()?.assigned;
+            if assigned(&before) != assigned(&after) {
+                let nodes = assigned(&before).into_iter().chain(assigned(&after));
+                reassigned.extend(nodes.map(|(node, _)| node));
+            }
+            let starting = |side: &Option<InstanceBefore>| side.as_ref()?.starting;
+            if starting(&before) != starting(&after) {
+                self.count_starting(starting(&before), starting(&after));
+            }
+        }
+        let mut uncounted = Vec::new();
+        for (id, before) in std::mem::take(&mut self.nodes) {
+            if let Some(before) = &before {
+                self.state.changed_nodes.remove(&(before.changed, id));
+            }
+            let Some(node) = self.state.nodes.get_mut(&id) else {
+                continue;
+            };
+            let has_other_builds = before.is_none_or(|before| before.builds != node.builds);
+            if has_other_builds || reassigned.contains(&id) {
+                node.assignment_generation = index;
+            }
+            node.changed = index;
+            if node.starting.is_none() {
+                uncounted.push(id);
+            }
+            self.state.changed_nodes.insert((index, id));
+        }
+        for id in uncounted {
+            let count = self
+                .state
+                .nodes
+                .get(&id)
+                .map(|node| self.state.count_starting_on(node));
+            if let Some(node) = self.state.nodes.get_mut(&id) {
+                node.starting = count;
             }
         }
     }

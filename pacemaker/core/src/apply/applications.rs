@@ -13,7 +13,8 @@ use common::application::VersionSpec;
 use common::assignment::PackageReference;
 use common::digest::Digest;
 use common::id::{
-    ApplicationId, InstanceTypeName, JobId, VersionId, VersionNumber, WorkspaceId, WorkspaceStub,
+    ApplicationId, Generation, InstanceTypeName, JobId, VersionId, VersionNumber, WorkspaceId,
+    WorkspaceStub,
 };
 use common::job::{JobKind, StepName};
 use common::manifest::MANIFEST_MAX_BYTES;
@@ -116,6 +117,7 @@ impl Transition<'_> {
             job: None,
             switch: None,
             warm: None,
+            changed: Generation(0),
         });
         application.last_version = application.last_version.saturating_add(1);
         let package = wish.spec.prepare.is_none().then(|| source.clone());

@@ -13,10 +13,10 @@ use common::job::StepName;
 use crate::apply::jobs::{bounded, job_failure};
 use crate::apply::stale;
 use crate::command::Rejection;
-use crate::desire::{Wanted, has_no_process};
+use crate::desire::{Wanted, goal_of_type, has_no_process};
 use crate::offers::suits;
-use crate::state::records::{Exposure, Instance, Seen};
-use crate::transition::Transition;
+use crate::state::records::{Application, Exposure, Instance, Seen, Version};
+use crate::transition::{Placing, Transition};
 
 impl Transition<'_> {
     /// A new instance, if one is missing and the node can run it.
@@ -27,15 +27,18 @@ impl Transition<'_> {
         instance_type: &InstanceTypeName,
         node: NodeId,
     ) -> Result<(), Rejection> {
-        let spec = self.missing_type(id, number, instance_type)?;
-        let is_feasible = self
-            .state
-            .nodes
-            .get(&node)
-            .is_some_and(|node| node.takes_instances() && suits(&node.node.description, &spec));
-        if !is_feasible || self.is_worn_out(id, number, &spec, node) {
-            return Err(stale(format!("node {node} does not take this instance")));
-        }
+        let placing = match self.placing.take() {
+            Some(placing) if self.is_placing(&placing, id, number, instance_type) => Some(placing),
+            Some(_) | None => self.begin_placing(id, number, instance_type),
+        };
+        let Some(mut placing) = placing.filter(|placing| placing.missing > 0) else {
+            return Err(stale(format!(
+                "no instance of `{instance_type}` of version {number} of application {id} is missing"
+            )));
+        };
+        let goal = self
+            .goal_at_once(&placing, node)
+            .ok_or_else(|| stale(format!("node {node} does not take this instance")))?;
         let counter = &mut self.state.counters.instance;
         *counter = counter.saturating_add(1);
         let instance_id = InstanceId(*counter);
@@ -46,7 +49,7 @@ impl Transition<'_> {
             version: number,
             instance_type: instance_type.clone(),
             node,
-            goal: InstanceGoal::Registered,
+            goal,
             assigned: true,
             goal_generation: index,
             goal_at: now,
@@ -63,50 +66,77 @@ impl Transition<'_> {
             left: Generation(0),
             left_at: now,
             draining_since: None,
-            // Its heart has never been told to start it.
-            quiet: true,
+            // Its heart has never been told to start it, or is told to now.
+            quiet: goal == InstanceGoal::Registered,
         });
-        if self.is_startable(instance_id) {
+        placing.missing = placing.missing.saturating_sub(1);
+        self.placing = Some(placing);
+        if goal == InstanceGoal::Registered && self.is_startable(instance_id) {
             self.set_goal(instance_id, InstanceGoal::Running, true);
         }
         Ok(())
     }
 
-    fn is_worn_out(
+    fn is_placing(
         &self,
+        placing: &Placing,
         id: ApplicationId,
         number: VersionNumber,
-        spec: &InstanceTypeSpec,
-        node: NodeId,
+        instance_type: &InstanceTypeName,
     ) -> bool {
-        let application = self.state.applications.get(&id);
-        application
-            .and_then(|application| application.versions.get(&number))
-            .is_some_and(|version| {
-                let mut worn = self.state.worn_nodes(version, spec);
-                worn.any(|worn| worn == node)
-            })
+        placing.application == id
+            && placing.version == number
+            && self
+                .placed_type(placing)
+                .is_some_and(|(_, _, spec)| spec.name == *instance_type)
     }
 
-    fn missing_type(
+    fn begin_placing(
         &self,
         id: ApplicationId,
         number: VersionNumber,
         instance_type: &InstanceTypeName,
-    ) -> Result<InstanceTypeSpec, Rejection> {
-        let found = || {
-            let application = self.state.applications.get(&id)?;
-            let version = application.versions.get(&number)?;
-            let spec = version.instance_type(instance_type)?;
-            version.package.as_ref()?;
-            let missing = self.state.desire(application, version, spec).missing;
-            (missing > 0).then(|| spec.clone())
-        };
-        found().ok_or_else(|| {
-            stale(format!(
-                "no instance of `{instance_type}` of version {number} of application {id} is missing"
-            ))
+    ) -> Option<Placing> {
+        let application = self.state.applications.get(&id)?;
+        let version = application.versions.get(&number)?;
+        version.package.as_ref()?;
+        let mut types = version.spec.instance_types.iter();
+        let position = types.position(|spec| spec.name == *instance_type)?;
+        let spec = version.spec.instance_types.get(position)?;
+        Some(Placing {
+            application: id,
+            version: number,
+            position,
+            missing: self.state.desire(application, version, spec).missing,
+            worn: self.state.worn_nodes(version, spec).collect(),
         })
+    }
+
+    fn placed_type(
+        &self,
+        placing: &Placing,
+    ) -> Option<(&Application, &Version, &InstanceTypeSpec)> {
+        let application = self.state.applications.get(&placing.application)?;
+        let version = application.versions.get(&placing.version)?;
+        let spec = version.spec.instance_types.get(placing.position)?;
+        Some((application, version, spec))
+    }
+
+    /// The goal of a new instance; none when the node does not take it.
+    ///
+    /// One that may run beside others starts at once; an exclusive one waits for its turn.
+    fn goal_at_once(&self, placing: &Placing, node: NodeId) -> Option<InstanceGoal> {
+        let (application, version, spec) = self.placed_type(placing)?;
+        let record = self.state.nodes.get(&node)?;
+        let is_feasible = record.takes_instances()
+            && suits(&record.node.description, spec)
+            && !placing.worn.contains(&node);
+        let goal = if spec.exclusive {
+            InstanceGoal::Registered
+        } else {
+            goal_of_type(application, version, spec)?
+        };
+        is_feasible.then_some(goal)
     }
 
     fn is_startable(&self, id: InstanceId) -> bool {

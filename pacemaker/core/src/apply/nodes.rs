@@ -106,6 +106,8 @@ impl Transition<'_> {
             instances: BTreeSet::new(),
             builds: BTreeSet::new(),
             is_draining: false,
+            starting: Some(0),
+            changed: Generation(0),
             granted: granted.cloned(),
         };
         // Touched before it exists: a new assignment, though empty, is a change that is counted.
@@ -181,7 +183,7 @@ impl Transition<'_> {
             self.release_builder(job);
             self.touch_job(job);
         }
-        self.state.nodes.remove(&id);
+        self.remove_node_record(id);
         Ok(Outcome::Done)
     }
 

@@ -8,11 +8,11 @@ use common::job::StepName;
 
 use super::Wishes;
 use crate::action::Action;
-use crate::state::records::JobRecord;
+use crate::state::records::{Application, JobRecord};
 
-pub(super) fn plan(wishes: &mut Wishes<'_>) {
+pub(super) fn plan(wishes: &mut Wishes<'_>, due: &[&Application]) {
     let state = wishes.state;
-    for application in state.applications.values() {
+    for application in due {
         let Some(job) = state.running_job(application) else {
             continue;
         };

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::assignment::HeartReport;
-use common::id::InstanceId;
+use common::id::{InstanceId, NodeId};
 use common::instance::InstanceState;
 use common::node::Role;
 
@@ -16,21 +16,51 @@ use crate::desire::has_no_process;
 use crate::state::State;
 use crate::state::records::{Exposure, Instance, NodeRecord, Seen};
 
-pub(super) fn plan(wishes: &mut Wishes<'_>) {
-    for node in wishes.state.nodes.values() {
-        let is_heard = node.has_role(Role::Heart) && !node.silent.contains(&Role::Heart);
-        if !is_heard || wishes.busy_nodes.contains(&node.node.id) {
+/// Looks at the nodes that have news; those that turn out to have none are taken from the list.
+pub(super) fn plan(wishes: &mut Wishes<'_>, news: &mut BTreeSet<NodeId>) {
+    let (state, sightings) = (wishes.state, wishes.sightings);
+    let nodes: Vec<NodeId> = news.iter().copied().collect();
+    for id in nodes {
+        if wishes.busy_nodes.contains(&id) {
             continue;
         }
-        let sightings = wishes.sightings;
-        let Some(sighting) = sightings.hearts.get(&node.node.id) else {
+        let node = state
+            .nodes
+            .get(&id)
+            .filter(|node| node.has_role(Role::Heart) && !node.silent.contains(&Role::Heart));
+        let (Some(node), Some(sighting)) = (node, sightings.hearts.get(&id)) else {
+            news.remove(&id);
             continue;
         };
-        observe_node(wishes, node, &sighting.report);
+        let before = wishes.actions.len();
+        if !is_known(state, node, &sighting.report) {
+            observe_node(wishes, node, &sighting.report);
+        }
         if wishes.is_full() {
             return;
         }
+        if wishes.actions.len() == before {
+            news.remove(&id);
+        }
     }
+}
+
+/// True when a report says of each instance of the node what the state says, and of no other: the
+/// usual one, told apart without a copy of anything.
+fn is_known(state: &State, node: &NodeRecord, report: &HeartReport) -> bool {
+    report.instances.len() == node.instances.len()
+        && report.instances.iter().all(|said| {
+            node.instances.contains(&said.id)
+                && state.instances.get(&said.id).is_some_and(|instance| {
+                    let seen = &instance.seen;
+                    let is_same = (seen.state, seen.port, seen.pid, seen.restarts)
+                        == (said.state, said.port, said.pid, said.restarts)
+                        && seen.failure == said.failure;
+                    is_same
+                        && instance.assigned
+                        && (instance.exposure == Exposure::In || instance.quiet)
+                })
+        })
 }
 
 fn observe_node(wishes: &mut Wishes<'_>, node: &NodeRecord, report: &HeartReport) {

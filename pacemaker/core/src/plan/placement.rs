@@ -1,70 +1,73 @@
 //! Where instances are, against where they are wanted: place, start, withdraw, stop, remove.
 
 use common::application::InstanceTypeSpec;
-use common::id::NodeId;
-use common::instance::InstanceGoal;
+use common::instance::{InstanceGoal, InstanceState};
+use common::job::StepName;
 use common::time::Timestamp;
 
+use super::candidates::{Candidates, Order};
 use super::{Release, Wishes};
 use crate::action::Action;
-use crate::desire::{TypeDesire, Wanted};
+use crate::desire::{TypeDesire, Wanted, is_worn};
 use crate::state::State;
-use crate::state::records::{Application, Exposure, Instance, NodeRecord, Version};
+use crate::state::records::{Application, Exposure, Instance, JobRecord, Version};
 
-/// How good a node is for one more instance of a type; the smallest wins.
-///
-/// Zones are spread over first where the manifest asks for it, then the type over nodes, then all
-/// instances over nodes; the node's number breaks ties, so that a plan is the same everywhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct NodeScore {
-    same_type_in_zone: usize,
-    same_type: usize,
-    all: usize,
-    node: NodeId,
-}
-
-pub(super) fn plan(wishes: &mut Wishes<'_>) {
-    let state = wishes.state;
-    for application in state.applications.values() {
+/// Looks at applications; answers those of which nothing is wished for now, and whether that will
+/// stay so until they change.
+pub(super) fn plan<'a>(
+    wishes: &mut Wishes<'_>,
+    due: &[&'a Application],
+    candidates: &mut Candidates,
+) -> Vec<(&'a Application, bool)> {
+    let mut looked = Vec::new();
+    for application in due {
         if wishes.busy_applications.contains(&application.id) {
             continue;
         }
-        for version in application.versions.values() {
-            for spec in version
-                .spec
-                .instance_types
-                .iter()
-                .filter(|spec| spec.exclusive)
-            {
-                presume_stopped(wishes, version, spec);
-            }
+        if wishes.is_full() {
+            break;
         }
-        if wishes.busy_applications.contains(&application.id) {
+        let before = wishes.actions.len();
+        presume_stopped(wishes, application);
+        if wishes.actions.len() > before || wishes.is_full() {
             continue;
         }
+        let mut is_at_rest = application.switch.is_none() && !is_building(wishes, application);
         for version in application.versions.values() {
             for spec in &version.spec.instance_types {
-                if wishes.is_full() {
-                    return;
-                }
-                let desire = state.desire(application, version, spec);
-                move_instances(wishes, spec, &desire);
-                place_missing(wishes, application, version, spec, desire.missing);
+                is_at_rest &= plan_type(wishes, application, version, spec, candidates);
             }
         }
+        if wishes.actions.len() == before {
+            looked.push((*application, is_at_rest));
+        }
     }
+    looked
+}
+
+fn is_building(wishes: &Wishes<'_>, application: &Application) -> bool {
+    let job = wishes.state.running_job(application);
+    job.and_then(JobRecord::step) == Some(StepName::Prepare)
 }
 
 /// When instances that left the table may be stopped though requests are in flight, and lost ones
 /// presumed to be.
-pub(super) fn deadlines(state: &State) -> impl Iterator<Item = Timestamp> {
+pub(super) fn deadlines(
+    state: &State,
+    application: &Application,
+) -> impl Iterator<Item = Timestamp> {
     let limit = state.settings().drain_limit;
-    state.instances.values().filter_map(move |instance| {
-        if let Some(since) = instance.draining_since.filter(|_| instance.assigned) {
-            return Some(since.after(limit));
-        }
-        presumed_stopped_at(state, instance)
-    })
+    application
+        .versions
+        .values()
+        .flat_map(|version| &version.instances)
+        .filter_map(|id| state.instances.get(id))
+        .filter_map(move |instance| {
+            if let Some(since) = instance.draining_since.filter(|_| instance.assigned) {
+                return Some(since.after(limit));
+            }
+            presumed_stopped_at(state, instance)
+        })
 }
 
 /// When a lost instance of an exclusive type that is not wanted to run can have no process.
@@ -75,22 +78,70 @@ fn presumed_stopped_at(state: &State, instance: &Instance) -> Option<Timestamp> 
 }
 
 /// Lost instances that were removed are in nobody's desire, but a successor may wait for them.
-fn presume_stopped(wishes: &mut Wishes<'_>, version: &Version, spec: &InstanceTypeSpec) {
+fn presume_stopped(wishes: &mut Wishes<'_>, application: &Application) {
     let state = wishes.state;
-    for id in &version.instances {
-        let Some(instance) = state.instances.get(id) else {
+    let is_exclusive = |spec: &InstanceTypeSpec| spec.exclusive;
+    for version in application.versions.values() {
+        if !version.spec.instance_types.iter().any(is_exclusive) {
             continue;
-        };
-        if instance.instance_type == spec.name
-            && presumed_stopped_at(state, instance).is_some_and(|at| wishes.now >= at)
+        }
+        for instance in version
+            .instances
+            .iter()
+            .filter_map(|id| state.instances.get(id))
         {
-            wishes.busy_applications.insert(instance.application);
-            wishes.wish(Action::PresumeStopped {
-                instance: *id,
-                generation: instance.generation,
-            });
+            if presumed_stopped_at(state, instance).is_some_and(|at| wishes.now >= at) {
+                wishes.busy_applications.insert(instance.application);
+                wishes.wish(Action::PresumeStopped {
+                    instance: instance.id,
+                    generation: instance.generation,
+                });
+            }
         }
     }
+}
+
+/// Plans for one type of one version; true when it is as wanted and stays so until it changes.
+fn plan_type(
+    wishes: &mut Wishes<'_>,
+    application: &Application,
+    version: &Version,
+    spec: &InstanceTypeSpec,
+    candidates: &mut Candidates,
+) -> bool {
+    let state = wishes.state;
+    let desire = state.desire(application, version, spec);
+    move_instances(wishes, spec, &desire);
+    place_missing(wishes, application, version, spec, &desire, candidates);
+    let are_gone = !spec.exclusive
+        || version
+            .instances
+            .iter()
+            .filter_map(|id| state.instances.get(id))
+            .all(|instance| instance.assigned || instance.quiet);
+    are_gone
+        && desire.missing == 0
+        && desire.wanted.iter().all(|(id, wanted)| {
+            let instance = state.instances.get(id);
+            instance.is_some_and(|instance| is_at_rest(state, instance, *wanted))
+        })
+}
+
+/// True when an instance is told what is wanted of it, and neither requests, nor other nodes, nor
+/// the time can change what that is.
+fn is_at_rest(state: &State, instance: &Instance, wanted: Wanted) -> bool {
+    let is_told = match wanted {
+        Wanted::Running => {
+            instance.goal == InstanceGoal::Running && instance.exposure != Exposure::Withdrawn
+        }
+        Wanted::Registered => instance.goal == InstanceGoal::Registered,
+        Wanted::Gone => false,
+    };
+    let node = state.nodes.get(&instance.node);
+    is_told
+        && instance.seen.state != InstanceState::Lost
+        && !is_worn(instance)
+        && node.is_some_and(|node| !node.is_draining)
 }
 
 fn move_instances(wishes: &mut Wishes<'_>, spec: &InstanceTypeSpec, desire: &TypeDesire) {
@@ -157,83 +208,31 @@ fn place_missing(
     application: &Application,
     version: &Version,
     spec: &InstanceTypeSpec,
-    missing: u32,
+    desire: &TypeDesire,
+    candidates: &mut Candidates,
 ) {
-    if version.package.is_none() || missing == 0 {
+    let state = wishes.state;
+    let missing = usize::try_from(desire.missing).unwrap_or(usize::MAX);
+    let count = missing.min(wishes.room());
+    if version.package.is_none() || count == 0 {
         return;
     }
-    let mut chosen: Vec<NodeId> = Vec::new();
-    for _ in 0..missing {
-        if wishes.is_full() {
-            return;
-        }
-        let Some(node) = best_node(wishes, version, spec, &chosen) else {
-            return;
-        };
-        chosen.push(node);
-        let placed = wishes.placed.entry(node).or_default();
-        *placed = placed.saturating_add(1);
+    let present = desire
+        .wanted
+        .keys()
+        .filter_map(|id| state.instances.get(id));
+    let order = Order {
+        spec,
+        present: present.map(|instance| instance.node).collect(),
+        worn: state.worn_nodes(version, spec).collect(),
+        count,
+    };
+    for node in candidates.choose(state, wishes.sightings, &order) {
         wishes.wish(Action::Place {
             application: application.id,
             version: version.number,
             instance_type: spec.name.clone(),
             node,
         });
-    }
-}
-
-fn best_node(
-    wishes: &Wishes<'_>,
-    version: &Version,
-    spec: &InstanceTypeSpec,
-    chosen: &[NodeId],
-) -> Option<NodeId> {
-    let state = wishes.state;
-    let same_type: Vec<NodeId> = version
-        .instances
-        .iter()
-        .filter_map(|id| state.instances.get(id))
-        .filter(|instance| instance.assigned && instance.instance_type == spec.name)
-        .map(|instance| instance.node)
-        .chain(chosen.iter().copied())
-        .collect();
-    let worn: Vec<NodeId> = state.worn_nodes(version, spec).collect();
-    state
-        .feasible_nodes(spec)
-        .filter(|node| !worn.contains(&node.node.id))
-        .map(|node| score(wishes, node, spec, &same_type))
-        .min()
-        .map(|score| score.node)
-}
-
-fn score(
-    wishes: &Wishes<'_>,
-    node: &NodeRecord,
-    spec: &InstanceTypeSpec,
-    same_type: &[NodeId],
-) -> NodeScore {
-    let id = node.node.id;
-    let zone = node.node.description.zone.as_ref();
-    let zone_of = |node: &NodeId| {
-        wishes
-            .state
-            .nodes
-            .get(node)
-            .and_then(|node| node.node.description.zone.as_ref())
-    };
-    let same_type_in_zone = if spec.placement.spread_zones {
-        same_type
-            .iter()
-            .filter(|other| zone_of(other) == zone)
-            .count()
-    } else {
-        0
-    };
-    let added = wishes.placed.get(&id).copied().unwrap_or_default();
-    NodeScore {
-        same_type_in_zone,
-        same_type: same_type.iter().filter(|other| **other == id).count(),
-        all: node.instances.len().saturating_add(added),
-        node: id,
     }
 }

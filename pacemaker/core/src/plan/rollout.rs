@@ -11,9 +11,8 @@ use crate::action::Action;
 use crate::state::State;
 use crate::state::records::{Application, Switch, SwitchPhase};
 
-pub(super) fn plan(wishes: &mut Wishes<'_>) {
-    let state = wishes.state;
-    for application in state.applications.values() {
+pub(super) fn plan(wishes: &mut Wishes<'_>, due: &[&Application]) {
+    for application in due {
         if wishes.busy_applications.contains(&application.id) {
             continue;
         }
@@ -27,13 +26,14 @@ pub(super) fn plan(wishes: &mut Wishes<'_>) {
 }
 
 /// When a switch stops waiting for requests in flight, and when a warm version is stopped.
-pub(super) fn deadlines(state: &State) -> impl Iterator<Item = Timestamp> {
+pub(super) fn deadlines(
+    state: &State,
+    application: &Application,
+) -> impl Iterator<Item = Timestamp> + use<> {
     let limit = state.settings().drain_limit;
-    state.applications.values().flat_map(move |application| {
-        let drain = application.switch.map(|switch| switch.since.after(limit));
-        let warm = application.warm.map(|warm| warm.until);
-        drain.into_iter().chain(warm)
-    })
+    let drain = application.switch.map(|switch| switch.since.after(limit));
+    let warm = application.warm.map(|warm| warm.until);
+    drain.into_iter().chain(warm)
 }
 
 /// The step that a switch waits in, if what it waited for has come.

@@ -24,6 +24,7 @@ impl State {
             self.broken_applications(),
             self.broken_derivations(),
             self.broken_bounds(),
+            self.broken_orders(),
         ]
         .concat()
     }
@@ -232,6 +233,47 @@ impl State {
             .collect();
         if claims != self.claims {
             broken.push("the claims are not those of the kept versions".to_owned());
+        }
+        broken
+    }
+
+    /// What is kept in the order of changes is what the records say.
+    fn broken_orders(&self) -> Vec<String> {
+        let is_touched = |generation: &Generation| *generation > Generation(0);
+        let applications: BTreeSet<_> = self
+            .applications
+            .values()
+            .map(|application| (application.changed, application.id))
+            .filter(|(changed, _)| is_touched(changed))
+            .collect();
+        let nodes: BTreeSet<_> = self
+            .nodes
+            .values()
+            .map(|node| (node.changed, node.node.id))
+            .filter(|(changed, _)| is_touched(changed))
+            .collect();
+        let routes: BTreeSet<_> = self
+            .route_changes
+            .iter()
+            .map(|(id, changed)| (*changed, *id))
+            .collect();
+        let mut broken = Vec::new();
+        for node in self.nodes.values() {
+            if node
+                .starting
+                .is_some_and(|kept| kept != self.count_starting_on(node))
+            {
+                broken.push(format!("node {} counts what starts wrongly", node.node.id));
+            }
+        }
+        for (what, is_sound) in [
+            ("applications", applications == self.changed_applications),
+            ("nodes", nodes == self.changed_nodes),
+            ("routes", routes == self.changed_routes),
+        ] {
+            if !is_sound {
+                broken.push(format!("the order of the changes to {what} is wrong"));
+            }
         }
         broken
     }

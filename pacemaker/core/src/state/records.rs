@@ -80,6 +80,12 @@ pub struct NodeRecord {
     /// True while an administrator wants it empty, also while it is silent.
     #[serde(default)]
     pub is_draining: bool,
+    /// How many of its instances are to run and do not yet, when that has been counted.
+    #[serde(default)]
+    pub starting: Option<u64>,
+    /// The last entry of the log that touched the node or an instance on it.
+    #[serde(default)]
+    pub changed: Generation,
     /// The most that it may do; none for a node that registered without a join token.
     #[serde(default)]
     pub granted: Option<BTreeSet<Role>>,
@@ -138,6 +144,9 @@ pub struct Application {
     pub switch: Option<Switch>,
     /// The version before, kept running so that going back is instant.
     pub warm: Option<Warm>,
+    /// The last entry of the log that touched it or one of its instances.
+    #[serde(default)]
+    pub changed: Generation,
 }
 
 /// A switchover from one version to another (design, section 3).
@@ -277,6 +286,22 @@ pub enum Exposure {
 }
 
 impl Instance {
+    /// True when it is to run and what it will need does not show in its node's load yet.
+    #[must_use]
+    pub fn is_starting(&self) -> bool {
+        self.wants_process()
+            && match self.seen.state {
+                InstanceState::Allocated | InstanceState::Registered | InstanceState::Starting => {
+                    true
+                }
+                InstanceState::Running
+                | InstanceState::Stopping
+                | InstanceState::Stopped
+                | InstanceState::Failed
+                | InstanceState::Lost => false,
+            }
+    }
+
     /// True when its heart is to keep a process of it.
     #[must_use]
     pub fn wants_process(&self) -> bool {

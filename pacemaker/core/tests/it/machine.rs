@@ -322,7 +322,9 @@ impl Machine {
         instances: Vec<InstanceReport>,
         builds: Vec<BuildReport>,
     ) {
+        let newest = self.sightings.hearts.get(&node);
         let report = HeartReport {
+            sequence: newest.map_or(1, |newest| newest.report.sequence + 1),
             assignment,
             instances,
             builds,

@@ -10,7 +10,7 @@ use common::routing_table::Route;
 use common::time::Span;
 use pacemaker_core::command::{Command, Outcome};
 use pacemaker_core::state::limits::ACTIONS_PER_TICK_MAX;
-use pacemaker_core::{State, next_deadline, plan};
+use pacemaker_core::{Planner, State, next_deadline, plan};
 use proptest::prelude::*;
 
 use crate::generators::{Op, instance_type, ops, version_spec};
@@ -98,6 +98,29 @@ proptest! {
             let again = plan(&round_trip(&after.state), &after.sightings, after.now);
             assert_eq!(after.plan(), again);
         });
+    }
+
+    #[test]
+    fn planner_that_remembers_wishes_for_the_same(ops in ops(OPS)) {
+        let mut machine = Machine::new();
+        let mut planner = Planner::default();
+        for op in &ops {
+            if let Some(command) = machine.command(op) {
+                let outcome = machine.apply(&command);
+                prop_assert!(outcome.is_ok() || outcome.is_err());
+            }
+            let remembered = planner.plan(&machine.state, &machine.sightings, machine.now);
+            prop_assert_eq!(&remembered, &machine.plan(), "after {:?}", op);
+            if !remembered.is_empty() {
+                continue;
+            }
+            // Nothing becomes due before it says so.
+            let deadline = planner.next_deadline(machine.now);
+            let until = deadline.map_or(machine.now.after(Span::seconds(3_600)), |deadline| {
+                common::time::Timestamp(deadline.0 - 1)
+            });
+            prop_assert_eq!(plan(&machine.state, &machine.sightings, until), vec![]);
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use pacemaker_core::command::{
     ApplyContext, ClusterSettings, Command, Outcome, Rejection, VersionTarget,
 };
 use pacemaker_core::sightings::{Sighting, Sightings};
-use pacemaker_core::{State, plan};
+use pacemaker_core::{Planner, State, plan};
 
 pub(crate) use self::heart::{Behaviour, Heart};
 pub(crate) use self::router::Router;
@@ -57,6 +57,7 @@ pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) now: Timestamp,
     pub(crate) sightings: Sightings,
+    planner: Planner,
     pub(crate) hearts: BTreeMap<NodeId, Heart>,
     pub(crate) routers: BTreeMap<NodeId, Router>,
     /// How versions behave that are not simply good.
@@ -92,6 +93,7 @@ impl World {
                 elected: Timestamp(1_000_000),
                 ..Sightings::default()
             },
+            planner: Planner::default(),
             hearts: BTreeMap::new(),
             routers: BTreeMap::new(),
             behaviours: BTreeMap::new(),
@@ -229,7 +231,9 @@ impl World {
             if !self.proposals.is_empty() {
                 return;
             }
-            let actions = plan(&self.state, &self.sightings, self.now);
+            let actions = self.planner.plan(&self.state, &self.sightings, self.now);
+            let afresh = plan(&self.state, &self.sightings, self.now);
+            assert_eq!(actions, afresh, "what is remembered changes the plan");
             if actions.is_empty() {
                 return;
             }
@@ -273,6 +277,7 @@ impl World {
 
     /// A new leader knows nothing of what was heard.
     pub(crate) fn elect(&mut self) {
+        self.planner = Planner::default();
         self.sightings = Sightings {
             elected: self.now,
             ..Sightings::default()
