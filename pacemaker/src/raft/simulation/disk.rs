@@ -1,0 +1,245 @@
+//! A disk that keeps what was flushed apart from what was not.
+//!
+//! A process that is killed loses nothing that it wrote; a machine that loses power loses what was
+//! not flushed, sector by sector, some and not others. A flush can fail (after which the kernel
+//! takes the lost sectors for clean), the power can go in the middle of one, the disk can be full,
+//! and a bit can turn.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use redb::StorageBackend;
+
+use crate::raft::simulation::random::Random;
+use crate::raft::simulation::runtime::Process;
+
+/// What a disk writes whole or not at all.
+const SECTOR: usize = 512;
+
+/// The disk of one machine; it outlives its processes. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    inside: Arc<Mutex<Inside>>,
+    random: Arc<Random>,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    /// What a reader sees.
+    cached: Vec<u8>,
+    /// What is there after a power loss.
+    flushed: Vec<u8>,
+    /// The sectors in which they may differ.
+    dirty: BTreeSet<usize>,
+    /// Counts processes; only the newest may use the disk.
+    opened: u64,
+    process: Option<Process>,
+    /// The flush that fails.
+    fails: Option<(u64, Failure)>,
+    /// It can get no longer than this.
+    limit: Option<u64>,
+    flushes: u64,
+}
+
+/// What goes wrong in a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It fails, and nobody says more about it: the next one succeeds.
+    Error,
+    /// The power goes while it is under way.
+    Power,
+}
+
+/// What becomes of the disk when its machine stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The process ended: all that it wrote is there.
+    Process,
+    /// The power went: of what was not flushed, nothing is there.
+    Power,
+    /// The power went: of what was not flushed, some sectors are there.
+    PowerTorn,
+}
+
+impl Disk {
+    /// An empty disk.
+    pub(crate) fn new(random: Arc<Random>) -> Self {
+        Self {
+            inside: Arc::default(),
+            random,
+        }
+    }
+
+    /// The disk for a new process; processes before it can no longer reach it.
+    pub(crate) fn open(&self, process: &Process) -> Handle {
+        let mut inside = self.inside();
+        inside.opened += 1;
+        inside.process = Some(process.clone());
+        Handle {
+            opened: inside.opened,
+            disk: self.clone(),
+        }
+    }
+
+    /// Takes the disk from its process.
+    pub(crate) fn stop(&self, how: Stop) {
+        let mut inside = self.inside();
+        inside.opened += 1;
+        inside.process = None;
+        inside.fails = None;
+        match how {
+            Stop::Process => {}
+            Stop::Power => inside.lose(|| false),
+            Stop::PowerTorn => inside.lose(|| self.random.chance(50)),
+        }
+    }
+
+    /// Lets a flush go wrong, after `after` others.
+    pub(crate) fn fail(&self, after: u64, how: Failure) {
+        let mut inside = self.inside();
+        inside.fails = Some((inside.flushes + after, how));
+    }
+
+    /// Leaves `room` bytes more, or as many as are asked for.
+    pub(crate) fn fill(&self, room: Option<u64>) {
+        let mut inside = self.inside();
+        inside.limit = room.map(|room| inside.cached.len() as u64 + room);
+    }
+
+    /// Turns one bit that is in use, and on the disk itself.
+    pub(crate) fn damage(&self) {
+        let mut inside = self.inside();
+        let used: Vec<usize> = (0..inside.flushed.len())
+            .filter(|&at| inside.flushed[at] != 0)
+            .collect();
+        if used.is_empty() {
+            return;
+        }
+        let at = self.random.pick(&used);
+        inside.flushed[at] ^= 1 << self.random.within(0..8);
+        inside.cached = inside.flushed.clone();
+        inside.dirty.clear();
+    }
+
+    /// How often it was flushed.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.inside().flushes
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().expect("one thread runs the simulation")
+    }
+}
+
+impl Inside {
+    /// The power goes; `survives` is asked for the length, and for each sector that was not flushed.
+    fn lose(&mut self, survives: impl Fn() -> bool) {
+        if survives() {
+            self.flushed.resize(self.cached.len(), 0);
+        }
+        for sector in std::mem::take(&mut self.dirty) {
+            if survives() {
+                self.keep(sector);
+            }
+        }
+        self.cached = self.flushed.clone();
+    }
+
+    /// One sector reaches the disk.
+    fn keep(&mut self, sector: usize) {
+        let start = sector * SECTOR;
+        let end = (start + SECTOR)
+            .min(self.cached.len())
+            .min(self.flushed.len());
+        if start < end {
+            self.flushed[start..end].copy_from_slice(&self.cached[start..end]);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.flushed.resize(self.cached.len(), 0);
+        for sector in std::mem::take(&mut self.dirty) {
+            self.keep(sector);
+        }
+    }
+}
+
+/// The disk as one process has it.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    opened: u64,
+    disk: Disk,
+}
+
+impl Handle {
+    fn inside(&self) -> io::Result<MutexGuard<'_, Inside>> {
+        let inside = self.disk.inside();
+        if inside.opened == self.opened {
+            Ok(inside)
+        } else {
+            Err(io::Error::other("the process is gone"))
+        }
+    }
+}
+
+fn range(offset: u64, length: usize) -> io::Result<Range<usize>> {
+    let start = usize::try_from(offset).map_err(io::Error::other)?;
+    Ok(start..start + length)
+}
+
+impl StorageBackend for Handle {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.inside()?.cached.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let inside = self.inside()?;
+        let bytes = inside.cached.get(range(offset, out.len())?);
+        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let mut inside = self.inside()?;
+        if inside.limit.is_some_and(|limit| length > limit) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        inside.cached.resize(length, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut inside = self.inside()?;
+        inside.flushes += 1;
+        let flushes = inside.flushes;
+        let Some((_, how)) = inside.fails.filter(|(at, _)| *at <= flushes) else {
+            inside.flush();
+            return Ok(());
+        };
+        inside.fails = None;
+        inside.lose(|| self.disk.random.chance(50));
+        if how == Failure::Power {
+            inside.opened += 1;
+            if let Some(process) = inside.process.take() {
+                process.kill();
+            }
+        }
+        Err(io::Error::other("the disk failed to flush"))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut inside = self.inside()?;
+        let range = range(offset, data.len())?;
+        let sectors = range.start / SECTOR..=range.end.saturating_sub(1) / SECTOR;
+        inside
+            .cached
+            .get_mut(range)
+            .ok_or(io::ErrorKind::UnexpectedEof)?
+            .copy_from_slice(data);
+        inside.dirty.extend(sectors);
+        Ok(())
+    }
+}

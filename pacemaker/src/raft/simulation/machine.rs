@@ -1,0 +1,238 @@
+//! A machine: a disk, snapshots, and at times a process that runs the real store and Raft on them.
+
+use std::error::Error as _;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use common::time::Timestamp;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::storage::RaftLogStorage as _;
+use openraft::{RaftLogReader as _, SnapshotPolicy};
+use tokio::time::sleep;
+
+use crate::metrics::Metrics;
+use crate::raft::log_store::LogStore;
+use crate::raft::simulation::disk::{Disk, Stop};
+use crate::raft::simulation::network::{Connections, Network};
+use crate::raft::simulation::runtime::Process;
+use crate::raft::simulation::shelf::Shelf;
+use crate::raft::simulation::watched::Watched;
+use crate::raft::simulation::witness::Witness;
+use crate::raft::snapshot_files::SnapshotFiles;
+use crate::raft::state_machine::StateMachine;
+use crate::raft::types::TypeConfig;
+use crate::replica::Replica;
+
+/// The group as openraft runs it here.
+pub(crate) type Raft = openraft::Raft<TypeConfig, Watched>;
+
+/// Entries between two snapshots: few, so that a short run has many.
+const SNAPSHOT_EVERY: u64 = 60;
+/// The wall clock at the beginning of a run.
+const EPOCH_MS: u64 = 1_700_000_000_000;
+
+/// A machine, with or without a process.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) id: u64,
+    pub(crate) disk: Disk,
+    pub(crate) shelf: Shelf,
+    network: Arc<Network>,
+    /// Milliseconds by which its clock is ahead.
+    skew: u64,
+    /// Milliseconds that a flush takes at most.
+    flush: Arc<AtomicU64>,
+    running: Mutex<Option<Running>>,
+}
+
+/// A process.
+#[derive(Clone)]
+pub(crate) struct Running {
+    pub(crate) process: Process,
+    pub(crate) raft: Raft,
+    pub(crate) replica: Arc<Replica>,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    /// A new machine, connected, without a process.
+    pub(crate) fn new(id: u64, network: &Arc<Network>) -> Arc<Self> {
+        let machine = Arc::new(Self {
+            id,
+            disk: Disk::new(Arc::clone(&network.random)),
+            shelf: Shelf::default(),
+            skew: network.random.within(0..2_000),
+            flush: Arc::new(AtomicU64::new(1)),
+            network: Arc::clone(network),
+            running: Mutex::default(),
+        });
+        network.connect(Arc::clone(&machine));
+        machine
+    }
+
+    /// The process, while there is one.
+    pub(crate) fn running(&self) -> Option<Running> {
+        let slot = self.slot();
+        slot.as_ref()
+            .filter(|running| !running.process.is_dead())
+            .cloned()
+    }
+
+    /// Its wall clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp(EPOCH_MS + self.skew + self.witness().now())
+    }
+
+    /// How long a flush takes at most.
+    pub(crate) fn slow_down(&self, flush: Duration) {
+        let milliseconds = u64::try_from(flush.as_millis()).expect("a flush is short");
+        self.witness()
+            .note(format_args!("{} flushes in {milliseconds} ms", self.id));
+        self.flush.store(milliseconds, Ordering::Relaxed);
+    }
+
+    /// Starts a process; true when it runs.
+    pub(crate) async fn start(self: &Arc<Self>) -> bool {
+        if self.running().is_some() {
+            return true;
+        }
+        let process = Process::default();
+        let booted = {
+            let (machine, process) = (Arc::clone(self), process.clone());
+            process.clone().spawn(async move { machine.boot(&process).await })
+        };
+        match booted.await {
+            Ok(Ok(running)) => {
+                self.watch(&running);
+                *self.slot() = Some(running);
+                true
+            }
+            Ok(Err(why)) => {
+                self.witness()
+                    .note(format_args!("{} does not start: {why}", self.id));
+                process.kill();
+                false
+            }
+            // The power went while it started, or the start panicked.
+            Err(error) => {
+                if error.is_panic() {
+                    self.witness()
+                        .wrong(format_args!("{} panicked while it started", self.id));
+                }
+                process.kill();
+                false
+            }
+        }
+    }
+
+    async fn boot(&self, process: &Process) -> Result<Running, String> {
+        let metrics = Metrics::new();
+        let replica = Arc::new(Replica::default());
+        let (mut log, writer) =
+            LogStore::simulated(self.disk.open(process), &metrics).map_err(|error| {
+                let source = error.source().map(ToString::to_string);
+                format!("{error} ({})", source.unwrap_or_default())
+            })?;
+        let files = SnapshotFiles::simulated(self.shelf.clone());
+        let machine = StateMachine::open(files, Arc::clone(&replica))
+            .map_err(|error| error.to_string())?;
+        let applied = machine.applied();
+        if log.purged().is_some_and(|purged| applied < Some(purged)) {
+            return Err("the log begins after the newest valid snapshot".to_owned());
+        }
+        let vote = log.read_vote().await.map_err(|error| error.to_string())?;
+        let state = log.get_log_state().await;
+        let last = state.map_err(|error| error.to_string())?.last_log_id;
+        let witness = Arc::clone(self.witness());
+        witness.found(self.id, vote, last);
+        witness.restored(self.id, applied.map(|applied| applied.index()), &replica);
+        let (flush, random) = (Arc::clone(&self.flush), Arc::clone(&self.network.random));
+        process.spawn(writer.run_simulated(move || {
+            let most = flush.load(Ordering::Relaxed);
+            sleep(random.milliseconds(most / 2..most + 1))
+        }));
+        let config = openraft::Config {
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
+            max_in_snapshot_log_to_keep: SNAPSHOT_EVERY / 2,
+            ..super::super::config()
+        };
+        let config = config.validate().map_err(|error| error.to_string())?;
+        let connections = Connections {
+            from: self.id,
+            network: Arc::clone(&self.network),
+        };
+        let watched = Watched {
+            machine: self.id,
+            inner: machine,
+            replica: Arc::clone(&replica),
+            witness,
+        };
+        let raft = Raft::new(self.id, Arc::new(config), connections, log, watched)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(Running {
+            process: process.clone(),
+            raft,
+            replica,
+        })
+    }
+
+    /// A process whose Raft has failed for good ends, as the role does.
+    fn watch(&self, running: &Running) {
+        let mut metrics = running.raft.metrics();
+        let process = running.process.clone();
+        let (id, witness) = (self.id, Arc::clone(self.witness()));
+        running.process.spawn(async move {
+            loop {
+                let failed = metrics.borrow_and_update().running_state.clone().err();
+                if let Some(fatal) = failed {
+                    witness.note(format_args!("{id} fails: {fatal}"));
+                    process.kill();
+                }
+                if metrics.changed().await.is_err() {
+                    process.kill();
+                }
+            }
+        });
+    }
+
+    /// Ends the process, or takes the power from the machine.
+    pub(crate) fn stop(&self, how: Stop) {
+        self.witness().note(format_args!("{} stops: {how:?}", self.id));
+        if let Some(running) = self.slot().take() {
+            running.process.kill();
+        }
+        self.disk.stop(how);
+    }
+
+    /// SIGSTOP.
+    pub(crate) fn pause(&self) {
+        self.witness().note(format_args!("{} pauses", self.id));
+        if let Some(running) = self.running() {
+            running.process.pause();
+        }
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.witness().note(format_args!("{} resumes", self.id));
+        if let Some(running) = self.running() {
+            running.process.resume();
+        }
+    }
+
+    fn witness(&self) -> &Arc<Witness> {
+        &self.network.witness
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().expect("one thread runs the simulation")
+    }
+}
