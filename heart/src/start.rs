@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use common::assignment::Assignment;
 use common::id::is_other_cluster;
+use common::time::Span;
 use rustix::fs::FlockOperation;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -111,13 +112,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let clock = Clock::start();
     let directories = Directories::new(config.data_dir.clone());
     let metrics = Metrics::new();
-    let until = match &found.lease {
-        Some(lease) if lease.until() > BootTime(0) => clock.moment(lease.until()),
-        // Nothing is known of an earlier heart: what it left has a TTL to be heard of.
-        Some(_) | None => clock.now().after(config.node_ttl),
-    };
-    let contact = Arc::new(Contact::new(until.min(clock.now().after(config.node_ttl))));
-    let crash = Crash(config.crash_at);
+    let contact = Arc::new(contact(clock, found.lease.as_ref(), config.node_ttl));
     let silence = Arc::clone(&contact);
     let (executor, events) = Executor::new(
         &config,
@@ -129,16 +124,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let (publish, snapshot) = watch::channel(Snapshot::of(found.assignment.as_ref(), &found.local));
     let (newest, assignments) = watch::channel(found.assignment.map(Arc::new));
     supervise_adopted(&executor, &found.local, &assignments);
-    let talking = Talking {
-        node: config.node,
-        cluster: config.cluster.clone(),
-        client: config.client.clone(),
-        directories: directories.clone(),
-        contact: Arc::clone(&contact),
-        clock,
-        crash,
-        shutdown: ending.clone(),
-    };
+    let talking = talking(&config, clock, &contact, &ending);
     let follower = Follower {
         talking: talking.clone(),
         newest,
@@ -181,6 +167,34 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         }),
         finished,
     })
+}
+
+/// The contact that an earlier heart had; when nothing is known of it, what it left has a TTL to be
+/// heard of.
+fn contact(clock: Clock, lease: Option<&LeaseFile>, ttl: Span) -> Contact {
+    let longest = clock.now().after(ttl);
+    let known = lease
+        .map(LeaseFile::until)
+        .filter(|until| *until > BootTime(0));
+    Contact::new(known.map_or(longest, |until| clock.moment(until).min(longest)))
+}
+
+fn talking(
+    config: &Config,
+    clock: Clock,
+    contact: &Arc<Contact>,
+    ending: &CancellationToken,
+) -> Talking {
+    Talking {
+        node: config.node,
+        cluster: config.cluster.clone(),
+        client: config.client.clone(),
+        directories: Directories::new(config.data_dir.clone()),
+        contact: Arc::clone(contact),
+        clock,
+        crash: Crash(config.crash_at),
+        shutdown: ending.clone(),
+    }
 }
 
 /// What runs until the heart ends.

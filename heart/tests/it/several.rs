@@ -123,7 +123,7 @@ async fn when_all_pacemakers_return_nothing_moves() {
         assert!(lives(running.pid.unwrap()));
         assert_eq!(
             node.pacemaker.history(running.id),
-            [running.clone()],
+            std::slice::from_ref(running),
             "not for a moment did it look otherwise"
         );
     }
