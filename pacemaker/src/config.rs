@@ -2,10 +2,15 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use common::digest::Digest;
 use common::id::{HOSTNAME_MAX_BYTES, HostPattern};
-use pacemaker_core::command::ClusterSettings;
+use common::node::NodeDescription;
+use pacemaker_client::tls::Tls;
+use pacemaker_core::command::{ClusterSettings, JoinTokenRecord};
+
+use crate::authority::Authority;
 
 /// The shortest token that is accepted, characters: 16 bytes as hexadecimal.
 const TOKEN_MIN_CHARACTERS: usize = 32;
@@ -19,6 +24,25 @@ const CLUSTER_HOSTNAME_MAX_BYTES: usize = HOSTNAME_MAX_BYTES / 2;
 /// The configuration of a pacemaker; checked before anything binds.
 #[derive(Clone)]
 pub struct Config {
+    /// The number of this pacemaker in the Raft group, which is its node's; never given to another.
+    pub member: u64,
+    /// True for the one that makes the cluster, a group of itself alone, when it has no log. Another
+    /// without a log waits until the leader adds it.
+    pub founder: bool,
+    /// Where the other pacemakers find this one, as `host:port`.
+    pub advertise: String,
+    /// The cluster that this pacemaker belongs to, when it has a certificate that says so. Without
+    /// it the founder makes up an id, and others learn it with the state.
+    pub cluster: Option<ClusterIdentity>,
+    /// What the founder says of its machine, which becomes node 1 with the cluster itself; none
+    /// where nodes register themselves.
+    pub description: Option<NodeDescription>,
+    /// Who this node is on the wire; none where there are no certificates (`pm dev`).
+    pub tls: Option<Tls>,
+    /// What signs certificates; on every pacemaker that has one itself.
+    pub authority: Option<Arc<Authority>>,
+    /// Tokens that were handed out before the cluster began. Count at the first start only.
+    pub join_tokens: Vec<JoinTokenRecord>,
     /// The key under which this machine registers as a node; random and stable.
     pub node_key: String,
     /// Log, snapshots, packages and job logs are kept here.
@@ -35,9 +59,21 @@ pub struct Config {
     pub settings: ClusterSettings,
 }
 
+/// The cluster of a pacemaker that has a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterIdentity {
+    /// The cluster's id.
+    pub id: String,
+    /// PEM of the authority's certificate.
+    pub authority: String,
+}
+
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
+            .field("member", &self.member)
+            .field("founder", &self.founder)
+            .field("advertise", &self.advertise)
             .field("data_dir", &self.data_dir)
             .field("cluster_hostname", &self.cluster_hostname)
             .field("router_port", &self.router_port)
@@ -101,6 +137,15 @@ impl Config {
         if self.data_dir.as_os_str().is_empty() {
             return refuse("data_dir", "names a directory".to_owned());
         }
+        if self.member == 0 {
+            return refuse("member", "is not 0".to_owned());
+        }
+        let is_address = self.advertise.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok()
+        });
+        if !is_address {
+            return refuse("advertise", "is `host:port`".to_owned());
+        }
         if self.settings.node_ttl.0 == 0 {
             return refuse("settings.node_ttl", "is longer than nothing".to_owned());
         }
@@ -121,6 +166,14 @@ mod tests {
     #[test]
     fn values_that_cannot_work_are_refused_by_name() {
         let good = Config {
+            member: 1,
+            founder: true,
+            advertise: "127.0.0.1:4250".to_owned(),
+            cluster: None,
+            description: None,
+            tls: None,
+            authority: None,
+            join_tokens: Vec::new(),
             node_key: "key".to_owned(),
             data_dir: PathBuf::from("data"),
             cluster_hostname: "localhost".to_owned(),
@@ -151,6 +204,12 @@ mod tests {
             config.cluster_hostname = "*.example.com".to_owned();
         });
         check(&good, "data_dir", |config| config.data_dir = PathBuf::new());
+        check(&good, "member", |config| config.member = 0);
+        for wrong in ["", "localhost", ":4250", "localhost:http"] {
+            check(&good, "advertise", |config| {
+                config.advertise = wrong.to_owned();
+            });
+        }
     }
 
     fn check(good: &Config, field: &str, spoil: impl FnOnce(&mut Config)) {

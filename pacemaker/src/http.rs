@@ -4,17 +4,22 @@
 
 mod applications;
 mod authentication;
+mod certificates;
 mod cluster;
 mod deployments;
 mod error;
 mod extract;
 mod jobs;
+mod join;
+mod listen;
 mod nodes;
 mod openapi;
 mod packages;
+mod peer;
 mod reports;
 mod routes;
 mod table;
+mod tokens;
 mod watch;
 mod why;
 mod workspaces;
@@ -33,19 +38,29 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use common::api::BODY_MAX_BYTES;
 use http::{HeaderName, StatusCode};
+use pacemaker_client::Connections;
+use pacemaker_client::tls::Tls;
 use pacemaker_core::command::{Command, Outcome};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
 
+use crate::authority::Authority;
+pub(crate) use crate::http::authentication::Attempts;
 use crate::http::authentication::Gate;
+pub(crate) use crate::http::certificates::Certificates;
+pub(crate) use crate::http::error::chain;
 use crate::http::error::{Answer, Failure};
-use crate::job_log::JobLogs;
+use crate::job_log::share::SharedLogs;
 use crate::leader::Leader;
+use crate::membership::Members;
 use crate::metrics::Metrics;
-use crate::package_store::PackageStore;
+use crate::package_store::Packages;
+use crate::peer::Peers;
+use crate::peers::Pacemakers;
 use crate::raft::Proposer;
 use crate::replica::Replica;
 
@@ -59,13 +74,27 @@ pub(crate) struct Api {
     pub(crate) proposer: Proposer,
     pub(crate) replica: Arc<Replica>,
     pub(crate) leader: Leader,
-    pub(crate) packages: PackageStore,
-    pub(crate) job_logs: JobLogs,
+    pub(crate) members: Members,
+    pub(crate) peers: Peers,
+    /// Those of peers, which outlive their requests.
+    pub(crate) connections: TaskTracker,
+    /// The other pacemakers over HTTP.
+    pub(crate) pacemakers: Pacemakers,
+    pub(crate) packages: Packages,
+    pub(crate) job_logs: SharedLogs,
     pub(crate) metrics: Metrics,
     /// To the hearts' APIs.
-    pub(crate) nodes: reqwest::Client,
-    /// Shown to the hearts' APIs.
+    pub(crate) nodes: Connections,
+    /// Shown to the hearts' APIs where there are no certificates.
     pub(crate) node_token: String,
+    /// Who this node is; none where there are no certificates.
+    pub(crate) tls: Option<Tls>,
+    /// What signs certificates; none where there are none.
+    pub(crate) authority: Option<Arc<Authority>>,
+    /// Counts wrong tokens.
+    pub(crate) attempts: Attempts,
+    /// When the certificates of nodes end.
+    pub(crate) certificates: Certificates,
     /// This machine's key as a node.
     pub(crate) node_key: String,
     /// This pacemaker's number in the Raft group.
@@ -138,6 +167,7 @@ pub(crate) async fn serve(
     routes: Router,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     listener: TcpListener,
+    tls: Option<Tls>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let metrics = move || {
@@ -149,9 +179,17 @@ pub(crate) async fn serve(
         .route("/healthz", get(async || "ok\n"))
         .route("/metrics", get(metrics))
         .fallback(no_such_path);
-    let serving = axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown.clone().cancelled_owned())
-        .into_future();
+    let stop = shutdown.clone();
+    let serving = async move {
+        match tls {
+            Some(tls) => listen::serve(router, listener, &tls, stop).await,
+            None => {
+                axum::serve(listener, router)
+                    .with_graceful_shutdown(stop.cancelled_owned())
+                    .await
+            }
+        }
+    };
     tokio::select! {
         result = serving => result,
         () = past(shutdown) => Ok(()),

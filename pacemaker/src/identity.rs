@@ -13,8 +13,6 @@ use crate::files::sync_directory;
 
 /// The layout of the data directory that this release reads and writes.
 const FORMAT_VERSION: u32 = 1;
-/// The only member of a group of one; members beside it arrive with the cluster.
-const FIRST_MEMBER: u64 = 1;
 const FILE: &str = "identity.json";
 const TEMPORARY: &str = "identity.json.tmp";
 
@@ -26,6 +24,10 @@ pub(crate) struct Identity {
     pub(crate) member: u64,
     /// The key of the node that it was made on.
     pub(crate) node_key: String,
+    /// Made with the log: a log that is made anew has another, so that a member whose disk was
+    /// lost is not taken for the one that it was.
+    #[serde(default)]
+    pub(crate) incarnation: String,
 }
 
 /// Why a data directory cannot be used.
@@ -49,8 +51,21 @@ pub enum IdentityError {
         #[source]
         source: serde_json::Error,
     },
+    /// It was made for another member.
+    #[error("the data directory {} belongs to member {found}, and this is member {expected}; start that one on it, or give this one a directory of its own", path.display())]
+    OtherMember {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: u64,
+        /// Who this is.
+        expected: u64,
+    },
+    /// There are no random numbers.
+    #[error("making a random number")]
+    Random(#[source] getrandom::Error),
     /// It has been a member before, and its log is gone.
-    #[error("{} says that this pacemaker has voted before, but its log is gone; restore the data directory from a backup, or remove all of it to start an empty cluster", path.display())]
+    #[error("{} says that this pacemaker has voted before, but its log is gone; restore the data directory from a backup, or take this node out of the cluster and let it join anew with an empty directory", path.display())]
     LogMissing {
         /// The file.
         path: PathBuf,
@@ -70,6 +85,7 @@ impl Identity {
     /// Reads who this is, or decides it; nothing is written yet. Blocks.
     pub(crate) fn load(
         directory: &Path,
+        member: u64,
         node_key: &str,
         has_log: bool,
     ) -> Result<Self, IdentityError> {
@@ -79,8 +95,9 @@ impl Identity {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Self {
                     format: FORMAT_VERSION,
-                    member: FIRST_MEMBER,
+                    member,
                     node_key: node_key.to_owned(),
+                    incarnation: incarnation()?,
                 });
             }
             Err(source) => return Err(IdentityError::Io { path, source }),
@@ -98,9 +115,19 @@ impl Identity {
                 found,
             });
         }
-        let identity = serde_json::from_value(value).map_err(damaged)?;
+        let mut identity: Self = serde_json::from_value(value).map_err(damaged)?;
+        if identity.member != member {
+            return Err(IdentityError::OtherMember {
+                path: directory.to_owned(),
+                found: identity.member,
+                expected: member,
+            });
+        }
         if !has_log {
             return Err(IdentityError::LogMissing { path });
+        }
+        if identity.incarnation.is_empty() {
+            identity.incarnation = incarnation()?;
         }
         Ok(identity)
     }
@@ -122,6 +149,13 @@ impl Identity {
     }
 }
 
+/// 64 random bits as hexadecimal.
+fn incarnation() -> Result<String, IdentityError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(IdentityError::Random)?;
+    Ok(format!("{:016x}", u64::from_be_bytes(bytes)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,11 +165,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
 
-        let made = Identity::load(path, "key", false).unwrap();
+        let made = Identity::load(path, 3, "key", false).unwrap();
         made.keep(path).unwrap();
 
-        assert_eq!(Identity::load(path, "other", true).unwrap(), made);
-        let lost = Identity::load(path, "key", false).unwrap_err();
+        assert_eq!(Identity::load(path, 3, "other", true).unwrap(), made);
+        let other = Identity::load(path, 4, "key", true).unwrap_err();
+        assert!(matches!(other, IdentityError::OtherMember { found: 3, .. }));
+        let lost = Identity::load(path, 3, "key", false).unwrap_err();
         assert!(matches!(lost, IdentityError::LogMissing { .. }));
     }
 
@@ -145,7 +181,7 @@ mod tests {
         let path = directory.path();
         fs::write(path.join(FILE), r#"{"format": 7, "something": "else"}"#).unwrap();
 
-        let error = Identity::load(path, "key", true).unwrap_err();
+        let error = Identity::load(path, 1, "key", true).unwrap_err();
 
         assert!(error.to_string().contains("format 7"), "{error}");
     }

@@ -23,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{Metrics, SightingLabel};
+use crate::peer::{Answer, Request};
 use crate::raft::{Proposer, Status};
 use crate::replica::Replica;
 
@@ -39,16 +40,28 @@ const HEARD_AT_ONCE: usize = 256;
 /// is a defect of the planner; past this it costs one pass per [`TICK_INTERVAL`], not a core.
 const STREAK_MAX: u32 = 200;
 
-/// Talks to the loop; clones are the same.
+/// How long a report may look for a leader; the next report comes soon.
+const REPORT_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the sightings may take; they are asked for by people.
+const SIGHTINGS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Talks to the leader's loop, here or at the pacemaker that leads; clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Leader {
+    proposer: Proposer,
     inbox: mpsc::Sender<Message>,
 }
 
-/// The loop has ended: the role is stopping.
+/// A report was not heard, or what was heard is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the leader's loop has ended")]
-pub(crate) struct Gone;
+pub(crate) enum ReportError {
+    /// The loop has ended: the role is stopping.
+    #[error("the leader's loop has ended")]
+    Gone,
+    /// No leader answers.
+    #[error("no pacemaker leads the cluster; try again")]
+    NoLeader,
+}
 
 #[derive(Debug)]
 enum Message {
@@ -57,20 +70,71 @@ enum Message {
 }
 
 impl Leader {
-    /// Hands a node's report to the loop.
-    pub(crate) async fn report(&self, report: Report) -> Result<(), Gone> {
-        let message = Message::Report(Box::new(report));
-        self.inbox.send(message).await.map_err(|_| Gone)
+    /// Hands a node's report to whoever leads.
+    pub(crate) async fn report(&self, report: Report) -> Result<(), ReportError> {
+        if self.proposer.status().is_leader {
+            return self.report_here(report).await;
+        }
+        let request = Request::Report(Box::new(report));
+        match self.ask(&request, REPORT_PATIENCE).await? {
+            Answer::Done => Ok(()),
+            _ => Err(ReportError::NoLeader),
+        }
     }
 
-    /// A copy of what has been heard.
-    pub(crate) async fn sightings(&self) -> Result<Sightings, Gone> {
+    /// Hands a node's report to the loop here.
+    pub(crate) async fn report_here(&self, report: Report) -> Result<(), ReportError> {
+        if !self.proposer.status().is_leader {
+            return Err(ReportError::NoLeader);
+        }
+        let message = Message::Report(Box::new(report));
+        self.inbox
+            .send(message)
+            .await
+            .map_err(|_| ReportError::Gone)
+    }
+
+    /// A copy of what the leader has heard.
+    pub(crate) async fn sightings(&self) -> Result<Sightings, ReportError> {
+        if self.proposer.status().is_leader {
+            return self.sightings_here().await;
+        }
+        match self.ask(&Request::Sightings, SIGHTINGS_PATIENCE).await? {
+            Answer::Sightings(sightings) => Ok(*sightings),
+            _ => Err(ReportError::NoLeader),
+        }
+    }
+
+    /// A copy of what has been heard here.
+    pub(crate) async fn sightings_here(&self) -> Result<Sightings, ReportError> {
+        if !self.proposer.status().is_leader {
+            return Err(ReportError::NoLeader);
+        }
         let (reply, answer) = oneshot::channel();
         self.inbox
             .send(Message::Sightings(reply))
             .await
-            .map_err(|_| Gone)?;
-        answer.await.map_err(|_| Gone)
+            .map_err(|_| ReportError::Gone)?;
+        answer.await.map_err(|_| ReportError::Gone)
+    }
+
+    /// Asks the leader, until one answers or patience has run out. Repeating does no harm.
+    async fn ask(&self, request: &Request, patience: Duration) -> Result<Answer, ReportError> {
+        let deadline = std::time::Instant::now() + patience;
+        loop {
+            let status = self.proposer.status();
+            if let Some(leader) = status.leader.filter(|_| !status.is_leader) {
+                match self.proposer.ask(leader, request, deadline).await {
+                    Ok(Answer::NotLeader(_)) => {}
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => tracing::debug!(%error, "the leader does not answer"),
+                }
+            }
+            self.proposer
+                .wait_for_leader(deadline)
+                .await
+                .map_err(|_| ReportError::NoLeader)?;
+        }
     }
 }
 
@@ -95,6 +159,10 @@ impl LeaderLoop {
         metrics: Metrics,
     ) -> (Leader, Self) {
         let (sender, inbox) = mpsc::channel(INBOX_LENGTH);
+        let leader = Leader {
+            proposer: proposer.clone(),
+            inbox: sender,
+        };
         let leader_loop = Self {
             proposer,
             replica,
@@ -104,7 +172,7 @@ impl LeaderLoop {
             leading: None,
             streak: 0,
         };
-        (Leader { inbox: sender }, leader_loop)
+        (leader, leader_loop)
     }
 
     /// Runs until `shutdown`.
@@ -176,7 +244,7 @@ impl LeaderLoop {
             return;
         }
         // A plan is made from all that earlier leaders have done, never from a part of it.
-        match self.proposer.barrier().await {
+        match self.proposer.barrier_as_leader().await {
             Ok(()) => {
                 tracing::info!(term = status.term, "leading the cluster");
                 self.heard.sightings.elected = self.replica.now();
@@ -190,7 +258,7 @@ impl LeaderLoop {
     /// One pass; answers when the next is due though nothing happens.
     async fn tick(&mut self) -> Option<Instant> {
         self.observe();
-        self.leading?;
+        let term = self.leading?.term;
         self.metrics.ticks.inc();
         let now = self.replica.now();
         self.heard.begin_pass(now);
@@ -218,7 +286,7 @@ impl LeaderLoop {
             computed_at,
             actions,
         };
-        match self.proposer.propose(command).await {
+        match self.proposer.propose_as_leader(term, command).await {
             Ok(Ok(Outcome::Acted { rejected })) => {
                 for (position, rejection) in rejected {
                     tracing::debug!(position, %rejection, "an action was stale");

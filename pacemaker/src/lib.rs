@@ -12,7 +12,11 @@
 //! | Raft (openraft's own tasks) | proposals | applied entries in the replica |
 //! | `raft-log` thread | appends, votes, purges, in order | durable commits of `raft.redb` |
 //! | leader's loop (`leader`) | reports, changes, time | `Command::Act` proposals |
-//! | housekeeping | time | job logs without a job are removed |
+//! | housekeeping | time, changes, losses | packages that are complete, sound and needed; no job logs without a job |
+//! | links to peers (`peer`) | requests to other pacemakers | their answers, and who is gone |
+//! | `watch_peers` (`raft`) | the group, peers that are gone | links, elections |
+//! | membership | nodes that are pacemakers | changes of the Raft group, while leading |
+//! | beginning (`start`) | the state as a leader knows it | readiness; the founder's first commands |
 //! | HTTP (`http`) | requests | proposals, answers, packages and job logs on disk |
 //! | supervision ([`Running::finished`]) | shutdown, a failure of Raft | the role's end |
 //!
@@ -23,6 +27,7 @@
 //! resolves with an error, and whoever runs the role must end the process, so that its supervisor
 //! starts it again. Nothing acknowledged is lost by that.
 
+mod authority;
 mod clock;
 mod config;
 mod files;
@@ -31,8 +36,11 @@ mod http;
 mod identity;
 mod job_log;
 mod leader;
+mod membership;
 mod metrics;
+mod peer;
 mod package_store;
+mod peers;
 mod raft;
 mod replica;
 mod start;
@@ -47,14 +55,15 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::config::{Config, ConfigError, token_hash};
+pub use crate::authority::{Authority, AuthorityError};
+pub use crate::config::{ClusterIdentity, Config, ConfigError, token_hash};
 pub use crate::http::no_such_path;
 pub use crate::identity::IdentityError;
 pub use crate::job_log::JOB_LOG_MAX_BYTES;
 pub use crate::package_store::PACKAGE_MAX_BYTES;
 pub use crate::raft::{OpenError, ProposeError};
 pub use crate::start::start;
-pub use pacemaker_core::command::ClusterSettings;
+pub use pacemaker_core::command::{ClusterSettings, JoinTokenRecord};
 
 /// Why a pacemaker did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -84,15 +93,15 @@ pub enum Error {
     /// The client for the hearts' logs could not be made.
     #[error("making the client for the nodes")]
     NodeClient(#[source] reqwest::Error),
+    /// The client for the other pacemakers could not be made.
+    #[error("making the client for the other pacemakers")]
+    Pacemakers(#[source] pacemaker_client::Error),
     /// The new cluster was refused.
     #[error("making the cluster")]
     Initialize(#[source] Rejection),
     /// Raft has failed for good; the process must end.
     #[error("the replicated log failed; this process must end and be started again")]
     Failed(#[source] ProposeError),
-    /// It was told to stop before it had started.
-    #[error("told to stop while starting")]
-    Stopped,
     /// A task of the role panicked or was dropped.
     #[error("a task of the pacemaker failed")]
     Task(#[source] tokio::task::JoinError),
@@ -126,8 +135,10 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let tls = config.tls.clone();
     let running = start(config, shutdown.clone()).await?;
-    let serving = http::serve(running.routes, running.metrics, listener, shutdown.clone());
+    let stop = shutdown.clone();
+    let serving = http::serve(running.routes, running.metrics, listener, tls, stop);
     let mut finished = running.finished;
     tokio::select! {
         served = serving => {

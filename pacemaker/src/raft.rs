@@ -6,46 +6,68 @@
 //! A `Fatal` of openraft (a failed disk, a panic in `apply`) stops it for good; [`Proposer::failed`]
 //! then resolves, the role ends with an error, and the process is expected to end within a second.
 
+mod election;
+mod group;
+mod inbound;
 mod log_store;
 mod network;
+#[cfg(test)]
+mod simulation;
 mod snapshot_files;
 mod state_machine;
 mod types;
+mod wire;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::id::Generation;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{
     ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError,
 };
-use openraft::{BasicNode, Config, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::impls::ProgressResponder;
+use openraft::network::NetSnapshot;
+use openraft::{
+    Config, RaftMetrics, RaftNetworkFactory, ReadPolicy, ServerState, SnapshotPolicy,
+};
 use pacemaker_core::command::{Command, Outcome, Rejection};
+use tokio::sync::watch;
 
+pub(crate) use self::group::{CAUGHT_UP_ENTRIES, Group, Member};
+pub(crate) use self::inbound::{AppendStream, SnapshotReceiver};
 use self::log_store::LogStore;
-use self::network::NoPeers;
+pub(crate) use self::network::Network;
 use self::snapshot_files::SnapshotFiles;
 use self::state_machine::StateMachine;
-use self::types::{Proposal, TypeConfig};
+pub(crate) use self::types::{StoredLogId, StoredVote};
+use self::types::{LeaderId, Proposal, Seat, SnapshotBytes, TypeConfig};
 use crate::metrics::{Metrics, ResultLabel};
+use crate::peer::{Answer, CallError, Peers, Place, Request, SharedCommand};
 use crate::replica::Replica;
 
 /// Entries between two snapshots: a restart applies at most about twice as many again, in well under a second.
 const SNAPSHOT_EVERY: u64 = 5_000;
 /// Entries kept behind a snapshot, so that the older of two snapshots can still be brought up to date.
 const KEEP_BEHIND_SNAPSHOT: u64 = 2 * SNAPSHOT_EVERY;
-/// Milliseconds between a leader's heartbeats.
-const HEARTBEAT_MS: u64 = 100;
-/// The shortest silence after which a follower stands for election, in milliseconds.
-const ELECTION_MIN_MS: u64 = 500;
-/// The longest; far enough from the shortest that two seldom stand at once.
-const ELECTION_MAX_MS: u64 = 1_000;
+/// Milliseconds between a leader's heartbeats: a small part of the shortest timeout, so that a
+/// machine that stalls for tens of milliseconds, as one does with two compilers on it, loses none.
+const HEARTBEAT_MS: u64 = 50;
+/// A follower stands for election when it has heard nothing for [`ELECTION_MAX_MS`], the leader's
+/// lease, and a random time from here to there more: 450 to 600 ms, or nine heartbeats that did
+/// not come. A leader whose process has ended is noticed by its closed connections, long before.
+const ELECTION_MIN_MS: u64 = 150;
+/// The longest, and the lease of a leader; see [`ELECTION_MIN_MS`].
+const ELECTION_MAX_MS: u64 = 300;
+/// A leader that hears no majority is silent for so long, so that those who hear it, and are not
+/// heard by it, elect another.
+const QUORUM_LOSS_SILENCE_MS: u64 = 2 * ELECTION_MAX_MS;
 /// Requests that may wait inside openraft; past it callers wait.
 const WAITING_REQUESTS: u64 = 4_096;
 /// How long a proposal waits for a leader with a valid lease.
@@ -100,6 +122,12 @@ pub enum ProposeError {
     /// Another pacemaker leads; nothing was changed.
     #[error("pacemaker {0} leads the cluster")]
     OtherLeader(u64),
+    /// The leader changed, or could not be reached any more, while the command was under way.
+    #[error("the leader changed while the command was under way; whether it had its effect is not known")]
+    OutcomeUnknown,
+    /// The change of the group was refused; nothing was changed.
+    #[error("the group of pacemakers cannot be changed so: {0}")]
+    Membership(String),
     /// Raft has stopped for good; whether the change was made is not known.
     #[error("the replicated log has failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -122,6 +150,27 @@ pub(crate) struct Proposer {
     raft: Raft,
     replica: Arc<Replica>,
     metrics: Metrics,
+    /// To whom commands go when another leads.
+    peers: Peers,
+    former: watch::Receiver<Arc<BTreeSet<u64>>>,
+    /// True once this pacemaker knows that it was taken out of the group.
+    removed: Arc<watch::Sender<bool>>,
+}
+
+/// What became of a command that was given to this pacemaker's Raft.
+#[derive(Debug)]
+enum Here {
+    /// It has been applied.
+    Done {
+        /// Of the log.
+        index: u64,
+        /// What `apply` said.
+        outcome: Result<Outcome, Rejection>,
+    },
+    /// Nothing was done; this one leads, when it is known and not this pacemaker.
+    NotLeader(Option<u64>),
+    /// The leader changed after it was in the log here.
+    Unknown,
 }
 
 impl std::fmt::Debug for Proposer {
@@ -130,13 +179,27 @@ impl std::fmt::Debug for Proposer {
     }
 }
 
-/// Opens log and snapshots under `directory` and starts Raft as `member`.
+/// Opens log and snapshots under `directory` and starts Raft among `peers`.
 ///
-/// A member that holds no log yet makes a cluster of itself alone.
+/// Without a log, a founder makes a group of itself alone, which others find at the place that it
+/// gives; anyone else is nobody, and waits until a leader adds it.
 pub(crate) async fn start(
     directory: &Path,
-    member: u64,
-    address: &str,
+    founder: Option<Place>,
+    peers: Peers,
+    replica: Arc<Replica>,
+    metrics: Metrics,
+) -> Result<Proposer, OpenError> {
+    let network = Network::new(peers.clone());
+    start_over(directory, founder, network, peers, replica, metrics).await
+}
+
+/// As [`start`], over a network of the caller's.
+async fn start_over(
+    directory: &Path,
+    founder: Option<Place>,
+    network: impl RaftNetworkFactory<TypeConfig, Network: NetSnapshot<TypeConfig, SnapshotData = SnapshotBytes>>,
+    peers: Peers,
     replica: Arc<Replica>,
     metrics: Metrics,
 ) -> Result<Proposer, OpenError> {
@@ -147,7 +210,29 @@ pub(crate) async fn start(
             .await
             .map_err(|error| OpenError::Start(error.into()))??
     };
-    let config = Config {
+    let former = machine.former();
+    let config = config()
+        .validate()
+        .map_err(|error| OpenError::Start(error.into()))?;
+    let member = peers.credentials().member;
+    let raft = Raft::new(member, Arc::new(config), network, log, machine)
+        .await
+        .map_err(|error| OpenError::Start(error.into()))?;
+    if let Some(place) = founder {
+        initialize(&raft, member, place).await?;
+    }
+    Ok(Proposer {
+        raft,
+        replica,
+        metrics,
+        peers,
+        former,
+        removed: Arc::default(),
+    })
+}
+
+fn config() -> Config {
+    Config {
         cluster_name: "paasmaker".to_owned(),
         heartbeat_interval: HEARTBEAT_MS,
         election_timeout_min: ELECTION_MIN_MS,
@@ -156,20 +241,9 @@ pub(crate) async fn start(
         max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT,
         api_channel_size: Some(WAITING_REQUESTS),
         enable_pre_vote: Some(true),
+        quorum_loss_probe_interval: Some(QUORUM_LOSS_SILENCE_MS),
         ..Config::default()
-    };
-    let config = config
-        .validate()
-        .map_err(|error| OpenError::Start(error.into()))?;
-    let raft = Raft::new(member, Arc::new(config), NoPeers, log, machine)
-        .await
-        .map_err(|error| OpenError::Start(error.into()))?;
-    initialize(&raft, member, address).await?;
-    Ok(Proposer {
-        raft,
-        replica,
-        metrics,
-    })
+    }
 }
 
 /// True when `directory` holds a log. Blocks.
@@ -202,17 +276,10 @@ fn open(
     Ok((log, machine))
 }
 
-async fn initialize(raft: &Raft, member: u64, address: &str) -> Result<(), OpenError> {
-    let members = BTreeMap::from([(member, BasicNode::new(address))]);
+async fn initialize(raft: &Raft, member: u64, place: Place) -> Result<(), OpenError> {
+    let members = BTreeMap::from([(member, Seat::from(place))]);
     match raft.initialize(members).await {
-        Ok(()) => Ok(()),
-        Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
-            // A voter alone need not wait for the silence of a leader that is not there.
-            raft.trigger()
-                .elect(false)
-                .await
-                .map_err(|error| OpenError::Start(error.into()))
-        }
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
         Err(error) => Err(OpenError::Start(error.into())),
     }
 }
@@ -228,10 +295,35 @@ impl Proposer {
     ) -> Result<Result<Outcome, Rejection>, ProposeError> {
         let started = Instant::now();
         let answer = self.write(Arc::new(command)).await;
+        self.count(started, &answer);
+        answer
+    }
+
+    /// As [`Self::propose`], but only while this pacemaker leads in `term`: what a leader decides
+    /// must not be said by one that has been deposed.
+    pub(crate) async fn propose_as_leader(
+        &self,
+        term: u64,
+        command: Command,
+    ) -> Result<Result<Outcome, Rejection>, ProposeError> {
+        let started = Instant::now();
+        let answer = match self.write_here(&Arc::new(command), Some(term)).await {
+            Ok(Here::Done { outcome, .. }) => Ok(outcome),
+            Ok(Here::NotLeader(leader)) => {
+                Err(leader.map_or(ProposeError::NoLeader, ProposeError::OtherLeader))
+            }
+            Ok(Here::Unknown) => Err(ProposeError::OutcomeUnknown),
+            Err(error) => Err(error),
+        };
+        self.count(started, &answer);
+        answer
+    }
+
+    fn count(&self, started: Instant, answer: &Result<Result<Outcome, Rejection>, ProposeError>) {
         self.metrics
             .proposal_seconds
             .observe(started.elapsed().as_secs_f64());
-        let result = match &answer {
+        let result = match answer {
             Ok(Ok(_)) => "accepted",
             Ok(Err(_)) => "rejected",
             Err(_) => "failed",
@@ -240,7 +332,6 @@ impl Proposer {
             .proposals
             .get_or_create(&ResultLabel { result })
             .inc();
-        answer
     }
 
     async fn write(
@@ -249,20 +340,95 @@ impl Proposer {
     ) -> Result<Result<Outcome, Rejection>, ProposeError> {
         let deadline = Instant::now() + LEADER_PATIENCE;
         loop {
-            let proposal = Proposal {
-                now: self.replica.now(),
-                command: Arc::clone(&command),
+            let leader = match self.write_here(&command, None).await? {
+                Here::Done { outcome, .. } => return Ok(outcome),
+                Here::NotLeader(leader) => leader,
+                Here::Unknown => {
+                    repeatable(&command)?;
+                    None
+                }
             };
-            match self.raft.client_write(proposal).await {
-                Ok(response) => {
-                    let outcome = response.data.0;
-                    return Ok(outcome.expect("a command is answered with its outcome"));
+            if let Some(leader) = leader {
+                let request = Request::Propose(SharedCommand(Arc::clone(&command)));
+                match self.ask(leader, &request, deadline).await {
+                    Ok(Answer::Proposed { index, outcome }) => {
+                        self.applied(index, deadline).await;
+                        return Ok(outcome);
+                    }
+                    Ok(Answer::NotLeader(_)) | Err(CallError::NotSent { .. }) => {}
+                    Ok(answer) => {
+                        tracing::debug!(?answer, "a command may have had its effect");
+                        repeatable(&command)?;
+                    }
+                    Err(error @ (CallError::Lost(_) | CallError::TimedOut(_))) => {
+                        tracing::debug!(%error, "a command may have had its effect");
+                        repeatable(&command)?;
+                    }
                 }
-                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-                    self.wait_for_leader(forward.leader_id, deadline).await?;
-                }
-                Err(error) => return Err(ProposeError::Failed(error.into())),
             }
+            self.wait_for_leader(deadline).await?;
+        }
+    }
+
+    /// Gives a command to this pacemaker's Raft, which takes it only while it leads; in `term`,
+    /// when one is given.
+    async fn write_here(
+        &self,
+        command: &Arc<Command>,
+        term: Option<u64>,
+    ) -> Result<Here, ProposeError> {
+        let proposal = Proposal {
+            now: self.replica.now(),
+            command: Arc::clone(command),
+        };
+        let (responder, answer) = ProgressResponder::complete_only();
+        let mut write = self.raft.write(proposal).responder(responder);
+        if let Some(term) = term {
+            let node_id = self.own();
+            write = write.with_leader(LeaderId { term, node_id });
+        }
+        write.await.map_err(|error| ProposeError::Failed(error.into()))?;
+        let Ok(result) = answer.await else {
+            return Err(ProposeError::Failed(Fatal::<TypeConfig>::Stopped.into()));
+        };
+        match result {
+            Ok(response) => Ok(Here::Done {
+                index: response.log_id.index(),
+                outcome: response
+                    .data
+                    .0
+                    .expect("a command is answered with its outcome"),
+            }),
+            Err(ClientWriteError::ForwardToLeader(forward)) => Ok(Here::NotLeader(
+                forward.leader_id.filter(|leader| *leader != self.own()),
+            )),
+            Err(ClientWriteError::LogEntryDiscarded(_)) => Ok(Here::Unknown),
+            Err(error) => Err(ProposeError::Failed(error.into())),
+        }
+    }
+
+    /// Asks a peer over its quick link.
+    pub(crate) async fn ask(
+        &self,
+        peer: u64,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Answer, CallError> {
+        let Some(link) = self.peers.quick(peer) else {
+            return Err(CallError::NotSent {
+                target: peer,
+                reason: "it is not known".into(),
+            });
+        };
+        let patience = deadline.saturating_duration_since(Instant::now());
+        link.call(request, patience).await
+    }
+
+    /// Waits until an entry is applied here; past the deadline, whoever waits has an older state.
+    async fn applied(&self, index: u64, deadline: Instant) {
+        let applied = self.replica.applied_up_to(Generation(index));
+        if tokio::time::timeout_at(deadline.into(), applied).await.is_err() {
+            tracing::debug!(index, "an entry is not applied here in time");
         }
     }
 
@@ -270,32 +436,48 @@ impl Proposer {
     pub(crate) async fn barrier(&self) -> Result<(), ProposeError> {
         let deadline = Instant::now() + LEADER_PATIENCE;
         loop {
-            match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-                Ok(_) => return Ok(()),
-                Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                    self.wait_for_leader(forward.leader_id, deadline).await?;
-                }
-                Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-                    self.wait_for_leader(None, deadline).await?;
-                }
-                Err(error) => return Err(ProposeError::Failed(error.into())),
+            if let Some(index) = self.barrier_index(deadline).await? {
+                let applied = self.replica.applied_up_to(Generation(index));
+                let in_time = tokio::time::timeout_at(deadline.into(), applied).await;
+                return in_time.map_err(|_| ProposeError::NoLeader);
             }
+            self.wait_for_leader(deadline).await?;
         }
     }
 
-    /// One pause of a retry; an error when someone else leads, or patience has run out.
-    async fn wait_for_leader(
-        &self,
-        leader: Option<u64>,
-        deadline: Instant,
-    ) -> Result<(), ProposeError> {
-        if let Some(leader) = leader
-            && leader != *self.raft.node_id()
-        {
-            return Err(ProposeError::OtherLeader(leader));
+    async fn barrier_index(&self, deadline: Instant) -> Result<Option<u64>, ProposeError> {
+        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(linearizer) => Ok(Some(linearizer.read_log_id().index())),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                let Some(leader) = forward.leader_id.filter(|leader| *leader != self.own()) else {
+                    return Ok(None);
+                };
+                match self.ask(leader, &Request::ReadIndex, deadline).await {
+                    Ok(Answer::ReadIndex(index)) => Ok(Some(index)),
+                    Ok(_) | Err(_) => Ok(None),
+                }
+            }
+            Err(RaftError::APIError(_)) => Ok(None),
+            Err(error) => Err(ProposeError::Failed(error.into())),
         }
+    }
+
+    /// As [`Self::barrier`], but only while this pacemaker leads.
+    pub(crate) async fn barrier_as_leader(&self) -> Result<(), ProposeError> {
+        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(_)) => Err(ProposeError::NoLeader),
+            Err(error) => Err(ProposeError::Failed(error.into())),
+        }
+    }
+
+    /// One pause of a retry; an error when patience has run out.
+    pub(crate) async fn wait_for_leader(&self, deadline: Instant) -> Result<(), ProposeError> {
         if Instant::now() >= deadline {
-            return Err(ProposeError::NoLeader);
+            return Err(match self.status().leader {
+                Some(leader) if leader != self.own() => ProposeError::OtherLeader(leader),
+                Some(_) | None => ProposeError::NoLeader,
+            });
         }
         let mut metrics = self.raft.server_metrics();
         // Both the passing of time and a change are a reason to try again; a closed channel means
@@ -304,6 +486,16 @@ impl Proposer {
             return Err(ProposeError::NoLeader);
         }
         Ok(())
+    }
+
+    /// This pacemaker's number.
+    pub(crate) fn own(&self) -> u64 {
+        *self.raft.node_id()
+    }
+
+    /// Those that were taken out of the group, ever.
+    pub(crate) fn former(&self) -> watch::Receiver<Arc<BTreeSet<u64>>> {
+        self.former.clone()
     }
 
     /// How Raft stands now.
@@ -348,9 +540,18 @@ impl Proposer {
 
     /// Stops Raft in order; what was acknowledged is on disk already.
     pub(crate) async fn stop(&self) {
+        self.hand_over().await;
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "stopping Raft failed");
         }
+    }
+}
+
+/// An error, unless the command has one effect however often it is proposed.
+fn repeatable(command: &Command) -> Result<(), ProposeError> {
+    match command {
+        Command::Once { .. } | Command::JoinNode { .. } => Ok(()),
+        _ => Err(ProposeError::OutcomeUnknown),
     }
 }
 

@@ -4,7 +4,6 @@
 //! closures; nobody holds the lock across an await.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +19,7 @@ use crate::clock::Clock;
 #[derive(Debug)]
 pub(crate) struct Replica {
     held: RwLock<Held>,
-    applied: AtomicU64,
+    applied: watch::Sender<Generation>,
     clock: Mutex<Clock>,
     changed: watch::Sender<Generation>,
     /// The core has no defect to test with.
@@ -46,7 +45,7 @@ impl Default for Replica {
     fn default() -> Self {
         Self {
             held: RwLock::default(),
-            applied: AtomicU64::new(0),
+            applied: watch::Sender::new(Generation(0)),
             clock: Mutex::default(),
             changed: watch::Sender::new(Generation(0)),
             #[cfg(test)]
@@ -73,7 +72,16 @@ impl Replica {
 
     /// The index of the last entry applied here.
     pub(crate) fn applied(&self) -> Generation {
-        Generation(self.applied.load(Ordering::Acquire))
+        *self.applied.borrow()
+    }
+
+    /// Resolves when the entry with this index has been applied here.
+    pub(crate) async fn applied_up_to(&self, index: Generation) {
+        let mut applied = self.applied.subscribe();
+        // The sender is a part of this replica, so that the channel cannot be closed meanwhile.
+        if applied.wait_for(|applied| *applied >= index).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// The wall clock, but never before a time that has been applied, and never standing still.
@@ -97,7 +105,7 @@ impl Replica {
         let ctx = ApplyContext { now, index };
         let apply = || {
             #[cfg(test)]
-            assert!(!self.panics.load(Ordering::Relaxed), "a defect");
+            assert!(!self.panics.load(std::sync::atomic::Ordering::Relaxed), "a defect");
             state.apply(command, &ctx)
         };
         catch_unwind(AssertUnwindSafe(apply)).map_err(|_| ApplyPanicked(index))
@@ -105,7 +113,11 @@ impl Replica {
 
     /// Notes how far the log has been applied and wakes waiters when something changed.
     pub(crate) fn advance(&self, index: Generation, has_changed: bool) {
-        self.applied.fetch_max(index.0, Ordering::AcqRel);
+        self.applied.send_if_modified(|applied| {
+            let is_further = *applied < index;
+            *applied = index.max(*applied);
+            is_further
+        });
         if has_changed {
             self.changed.send_replace(index);
         }

@@ -1,35 +1,40 @@
-//! From a configuration to a pacemaker that leads and answers.
+//! From a configuration to a pacemaker that answers.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use common::id::WorkspaceStub;
+use pacemaker_client::Connections;
 use pacemaker_core::command::{Command, TokenRole};
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, token_hash};
-use crate::http::{self, Api};
+use crate::http::{self, Api, Attempts, Certificates};
 use crate::identity::Identity;
 use crate::job_log::JobLogs;
+use crate::job_log::share::SharedLogs;
 use crate::leader::LeaderLoop;
+use crate::membership::{Members, StatusSource};
 use crate::metrics::Metrics;
-use crate::package_store::PackageStore;
+use crate::package_store::{PackageStore, Packages};
+use crate::peer::{Credentials, Event, Peers, Place};
+use crate::peers::Pacemakers;
 use crate::raft::{self, ProposeError, Proposer};
 use crate::replica::Replica;
 use crate::{Error, Running, files, housekeeping};
 
 /// The workspace that a new cluster has.
 const FIRST_WORKSPACE: &str = "default";
-/// How long a connection to a heart may take; nodes of one cluster are near each other.
-const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Starts a pacemaker; on its first start it makes a cluster of itself alone.
+/// Starts a pacemaker; the founder's makes the cluster on its first start.
 ///
-/// Returns when it leads and answers with everything that was ever acknowledged.
+/// Returns at once: `/readyz`, and everything that needs the state, answers when all that was ever
+/// acknowledged is applied here, as far as a leader knows.
 ///
 /// # Errors
 /// Refuses a wrong configuration and a data directory that is damaged, of another format, or in
@@ -39,19 +44,40 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let metrics = Metrics::new();
     let replica = Arc::new(Replica::default());
     let identity = load_identity(&config).await?;
+    let (peers, noticed) = Peers::new(Credentials {
+        member: identity.member,
+        incarnation: identity.incarnation.clone(),
+        cluster: config.cluster.as_ref().map(|cluster| cluster.id.clone()),
+        node_token: config.node_token.clone(),
+        replica: Arc::clone(&replica),
+    });
+    let founder = config.founder.then(|| Place {
+        address: config.advertise.clone(),
+        incarnation: identity.incarnation.clone(),
+    });
     let proposer = raft::start(
         &config.data_dir,
-        identity.member,
-        &identity.node_key,
+        founder,
+        peers.clone(),
         Arc::clone(&replica),
         metrics.clone(),
     )
     .await?;
-    let started = start_with(config, &identity, &proposer, &replica, &metrics, shutdown).await;
+    let group = GroupParts { peers, noticed };
+    let started = start_with(
+        config, &identity, &proposer, &replica, &metrics, group, shutdown,
+    )
+    .await;
     if started.is_err() {
         proposer.stop().await;
     }
     started
+}
+
+/// What the tasks of the group are made of.
+struct GroupParts {
+    peers: Peers,
+    noticed: mpsc::UnboundedReceiver<Event>,
 }
 
 async fn start_with(
@@ -60,47 +86,65 @@ async fn start_with(
     proposer: &Proposer,
     replica: &Arc<Replica>,
     metrics: &Metrics,
+    group: GroupParts,
     shutdown: CancellationToken,
 ) -> Result<Running, Error> {
     let (packages, job_logs) = open_stores(&config.data_dir, identity).await?;
     // Ends with the role, and also when it fails.
     let stop = shutdown.child_token();
+    let looking = proposer.clone();
+    let connections = Connections::new(config.tls.as_ref()).map_err(Error::Pacemakers)?;
+    let nodes = connections.clone();
+    let pacemakers =
+        Pacemakers::new(move || looking.group().into(), connections, &config.node_token);
+    let packages = Packages::new(packages, &pacemakers, metrics.clone(), stop.clone());
     let (leader, leader_loop) =
         LeaderLoop::new(proposer.clone(), Arc::clone(replica), metrics.clone());
+    let members = Members::new(
+        proposer.clone(),
+        Arc::clone(replica),
+        group.peers.clone(),
+        StatusSource {
+            data_dir: config.data_dir.clone(),
+            certificate_expires: Arc::new(|| None),
+        },
+    );
     let api = Arc::new(Api {
         proposer: proposer.clone(),
         replica: Arc::clone(replica),
         leader,
+        members: members.clone(),
+        peers: group.peers,
+        connections: TaskTracker::new(),
+        job_logs: SharedLogs::new(job_logs.clone(), pacemakers.clone()),
+        pacemakers,
         packages,
-        job_logs: job_logs.clone(),
         metrics: metrics.clone(),
-        nodes: reqwest::Client::builder()
-            .no_proxy()
-            .connect_timeout(NODE_CONNECT_TIMEOUT)
-            // A heart answers itself, or not at all.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(Error::NodeClient)?,
+        nodes,
         node_token: config.node_token.clone(),
+        tls: config.tls.clone(),
+        authority: config.authority.clone(),
+        attempts: Attempts::default(),
+        certificates: Certificates::default(),
         node_key: config.node_key.clone(),
         member: identity.member,
         router_port: config.router_port,
         ready: AtomicBool::new(false),
         shutdown: stop.clone(),
     });
-    tokio::select! {
-        prepared = prepare_cluster(&config, proposer, replica) => prepared?,
-        error = proposer.failed() => return Err(Error::Failed(error)),
-        () = shutdown.cancelled() => return Err(Error::Stopped),
-    }
-    api.ready.store(true, Ordering::Release);
-    let leading = tokio::spawn(leader_loop.run(stop.clone()));
-    let sweeping = tokio::spawn(housekeeping::run(
-        Arc::clone(replica),
+    let mut tasks = JoinSet::new();
+    tasks.spawn(leader_loop.run(stop.clone()));
+    tasks.spawn(members.run(stop.clone()));
+    tasks.spawn(proposer.clone().watch_peers(group.noticed, stop.clone()));
+    tasks.spawn(housekeeping::run(
+        Arc::clone(&api),
         job_logs,
         stop.clone(),
     ));
-    let finished = tokio::spawn(supervise(proposer.clone(), leading, sweeping, stop));
+    let beginning = tokio::spawn(begin(config, Arc::clone(&api), stop.clone()));
+    let connections = api.connections.clone();
+    let supervising = supervise(proposer.clone(), tasks, beginning, connections, stop);
+    let finished = tokio::spawn(supervising);
     let text = metrics.clone();
     Ok(Running {
         routes: http::router(&api),
@@ -111,14 +155,14 @@ async fn start_with(
 
 async fn load_identity(config: &Config) -> Result<Identity, Error> {
     let directory = config.data_dir.clone();
-    let node_key = config.node_key.clone();
+    let (member, node_key) = (config.member, config.node_key.clone());
     blocking(move || {
         files::make_private(&directory).map_err(|source| Error::Directory {
             path: directory.clone(),
             source,
         })?;
         let has_log = raft::has_log(&directory);
-        Ok(Identity::load(&directory, &node_key, has_log)?)
+        Ok(Identity::load(&directory, member, &node_key, has_log)?)
     })
     .await
 }
@@ -153,45 +197,36 @@ async fn blocking<T: Send + 'static>(
         .map_err(Error::Task)?
 }
 
+/// Waits until the log is applied, makes the cluster if this is its founder, and is ready then.
+async fn begin(config: Config, api: Arc<Api>, stop: CancellationToken) -> Result<(), Error> {
+    let prepared = prepare_cluster(&config, &api.proposer, &api.replica);
+    if let Some(prepared) = stop.run_until_cancelled(prepared).await {
+        prepared?;
+        api.ready.store(true, Ordering::Release);
+        tracing::info!(member = api.member, "ready");
+        stop.cancelled().await;
+    }
+    Ok(())
+}
+
 /// Waits until the log is applied, and makes the cluster if there is none.
 async fn prepare_cluster(
     config: &Config,
     proposer: &Proposer,
     replica: &Replica,
 ) -> Result<(), Error> {
-    while let Err(error) = proposer.barrier().await {
-        match error {
-            ProposeError::NoLeader | ProposeError::OtherLeader(_) => {
-                tracing::warn!(%error, "waiting to lead");
+    loop {
+        match proposer.barrier().await {
+            Ok(()) if config.founder || replica.read(pacemaker_core::State::is_initialized) => {
+                break;
             }
-            ProposeError::Failed(_) => return Err(Error::Failed(error)),
+            Ok(()) => proposer.leadership_changed(proposer.status()).await,
+            Err(error @ ProposeError::Failed(_)) => return Err(Error::Failed(error)),
+            Err(error) => tracing::info!(%error, "waiting for the cluster"),
         }
     }
-    if !replica.read(pacemaker_core::State::is_initialized) {
-        let command = Command::InitializeCluster {
-            id: random_id()?,
-            hostname: config.cluster_hostname.clone(),
-            tokens: BTreeMap::from([
-                (
-                    token_hash(&config.administrator_token),
-                    TokenRole::Administrator,
-                ),
-                (token_hash(&config.node_token), TokenRole::Node),
-            ]),
-            settings: config.settings,
-            join_tokens: Vec::new(),
-            founder: None,
-        };
-        propose(proposer, command).await?;
-    }
-    if replica.read(|state| state.workspaces().is_empty()) {
-        let stub = WorkspaceStub::parse(FIRST_WORKSPACE).expect("the name keeps the rule");
-        let command = Command::CreateWorkspace {
-            name: FIRST_WORKSPACE.to_owned(),
-            stub,
-            tags: BTreeMap::new(),
-        };
-        propose(proposer, command).await?;
+    if config.founder {
+        found(config, proposer, replica).await?;
     }
     for (name, token) in [
         ("administrator_token", &config.administrator_token),
@@ -204,6 +239,40 @@ async fn prepare_cluster(
                 "the configured token is not one that the cluster knows"
             );
         }
+    }
+    Ok(())
+}
+
+/// Makes the cluster, unless that has been done.
+async fn found(config: &Config, proposer: &Proposer, replica: &Replica) -> Result<(), Error> {
+    if !replica.read(pacemaker_core::State::is_initialized) {
+        let command = Command::InitializeCluster {
+            id: match &config.cluster {
+                Some(cluster) => cluster.id.clone(),
+                None => random_id()?,
+            },
+            hostname: config.cluster_hostname.clone(),
+            tokens: BTreeMap::from([
+                (
+                    token_hash(&config.administrator_token),
+                    TokenRole::Administrator,
+                ),
+                (token_hash(&config.node_token), TokenRole::Node),
+            ]),
+            settings: config.settings,
+            join_tokens: config.join_tokens.clone(),
+            founder: config.description.clone(),
+        };
+        propose(proposer, command).await?;
+    }
+    if replica.read(|state| state.workspaces().is_empty()) {
+        let stub = WorkspaceStub::parse(FIRST_WORKSPACE).expect("the name keeps the rule");
+        let command = Command::CreateWorkspace {
+            name: FIRST_WORKSPACE.to_owned(),
+            stub,
+            tags: BTreeMap::new(),
+        };
+        propose(proposer, command).await?;
     }
     Ok(())
 }
@@ -227,8 +296,9 @@ fn random_id() -> Result<String, Error> {
 /// Ends all tasks at a shutdown, or when one of them or Raft fails.
 async fn supervise(
     proposer: Proposer,
-    mut leading: JoinHandle<()>,
-    mut sweeping: JoinHandle<()>,
+    mut tasks: JoinSet<()>,
+    mut beginning: JoinHandle<Result<(), Error>>,
+    connections: TaskTracker,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let mut ended = tokio::select! {
@@ -237,23 +307,26 @@ async fn supervise(
             tracing::error!(%error, "the replicated log failed; the process must end");
             Err(Error::Failed(error))
         }
-        joined = &mut leading => early(joined),
-        joined = &mut sweeping => early(joined),
+        Some(joined) = tasks.join_next() => joined.map_err(Error::Task),
+        begun = &mut beginning => early(begun),
     };
-    stop.cancel();
-    for task in [leading, sweeping] {
-        if !task.is_finished()
-            && let Err(error) = task.await
-            && ended.is_ok()
-        {
-            ended = Err(Error::Task(error));
-        }
+    if ended.is_ok() {
+        proposer.hand_over().await;
     }
+    stop.cancel();
+    if !beginning.is_finished() {
+        ended = ended.and(early(beginning.await));
+    }
+    while let Some(joined) = tasks.join_next().await {
+        ended = ended.and(joined.map_err(Error::Task));
+    }
+    connections.close();
+    connections.wait().await;
     proposer.stop().await;
     ended
 }
 
-/// A task that ends by itself has panicked, or saw the shutdown first.
-fn early(joined: Result<(), tokio::task::JoinError>) -> Result<(), Error> {
-    joined.map_err(Error::Task)
+/// A task that ends by itself has panicked, has failed, or saw the shutdown first.
+fn early(joined: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<(), Error> {
+    joined.map_err(Error::Task)?
 }

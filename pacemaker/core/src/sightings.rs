@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use common::assignment::{HeartReport, RouterReport};
 use common::id::NodeId;
 use common::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// The newest report of each node, and when it came.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sightings {
     /// When this leader was elected: every node has one TTL of grace from then.
     pub elected: Timestamp,
@@ -20,7 +21,7 @@ pub struct Sightings {
 }
 
 /// One report and its arrival.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sighting<R> {
     /// By the leader's clock.
     pub at: Timestamp,

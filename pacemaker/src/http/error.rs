@@ -184,6 +184,11 @@ impl From<ProposeError> for Failure {
             ProposeError::NoLeader | ProposeError::OtherLeader(_) => {
                 Self::unavailable("no_leader", format!("{error}; nothing was changed."))
             }
+            ProposeError::OutcomeUnknown => Self::unavailable(
+                "outcome_unknown",
+                format!("{error}. Repeat it with the same Idempotency-Key."),
+            ),
+            ProposeError::Membership(_) => Self::unavailable("group_busy", error.to_string()),
             ProposeError::Failed(_) => {
                 tracing::error!(error = %chain(&error), "a proposal failed");
                 Self::unavailable(

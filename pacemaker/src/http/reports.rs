@@ -8,6 +8,7 @@ use common::id::is_other_cluster;
 use http::StatusCode;
 
 use crate::http::Api;
+use crate::http::authentication::Caller;
 use crate::http::error::{Answer, Failure};
 use crate::http::extract::Json;
 use crate::http::nodes::missing;
@@ -20,9 +21,11 @@ pub(crate) const REPORT_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// POST [`paths::REPORTS`](common::api::paths::REPORTS).
 pub(crate) async fn take(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Json(report): Json<Report>,
 ) -> Answer<StatusCode> {
     let node = report.node;
+    caller.speaks_for(node)?;
     let (is_known, other_cluster) = api.replica.read(|state| {
         let is_known = state.assignment_generation(node).is_some();
         let own = state.cluster().map_or("", |(id, _)| id);
@@ -35,16 +38,10 @@ pub(crate) async fn take(
     if !is_known {
         return Err(missing(node));
     }
-    if !api.proposer.status().is_leader {
-        return Err(Failure::unavailable(
-            "no_leader",
-            "This pacemaker does not lead; reports go to the leader.",
-        ));
-    }
     api.leader
         .report(report)
         .await
-        .map_err(|_| Failure::unavailable("stopping", "This pacemaker is stopping."))?;
+        .map_err(|error| Failure::unavailable("no_leader", error.to_string()))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -3,23 +3,26 @@
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{MethodRouter, get, head, post, put};
+use axum::routing::{MethodRouter, delete, get, head, post, put};
 use common::api::{
-    ApplicationView, ClusterView, CreateWorkspace, DeployRequest, Explanation, JobStarted, JobView,
-    NodeRegistered, ScaleRequest, paths,
+    ApplicationView, CertificateAnswer, CertificateRequest, ClusterStatus, ClusterView,
+    CreateJoinToken, CreateWorkspace, DeployRequest, Explanation, JobStarted, JobView, JoinAnswer,
+    JoinRequest, JoinTokenCreated, NodeRegistered, NodeView, ScaleRequest, paths,
 };
 use common::assignment::{Assignment, Report};
 use common::job::Job;
-use common::node::{Node, NodeDescription};
+use common::node::{Node, NodeDescription, Role};
 use common::routing_table::RoutingTable;
 use common::workspace::Workspace;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::http::authentication::{Access, Patience};
+use crate::http::nodes::administration;
 use crate::http::{
-    Api, applications, cluster, deployments, jobs, nodes, openapi, packages, reports, routes, why,
-    workspaces,
+    Api, applications, certificates, cluster, deployments, jobs, join, nodes, openapi, packages,
+    peer, reports, routes, tokens, why, workspaces,
 };
+use crate::peers::{REPLICA_JOB_LOG, REPLICA_PACKAGE};
 
 /// Readiness; outside `/v1`, for supervisors and load balancers.
 pub(crate) const READYZ: &str = "/readyz";
@@ -118,7 +121,9 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
     all.extend(application_endpoints());
     all.extend(job_endpoints());
     all.extend(node_endpoints());
+    all.extend(identity_endpoints());
     all.extend(package_endpoints());
+    all.extend(replica_endpoints());
     all
 }
 
@@ -142,11 +147,34 @@ fn cluster_endpoints() -> Vec<Endpoint> {
         .answers(200, Shape::AnyJson),
         Endpoint::new(
             "GET",
+            paths::PEER,
+            "Between pacemakers: the binary protocol of the Raft group",
+            get(peer::connect),
+        )
+        // It knows peers before there is a state to look tokens up in.
+        .access(Access::Peer)
+        .answers(101, Shape::Nothing),
+        Endpoint::new(
+            "GET",
             paths::CLUSTER,
             "The cluster in a few numbers",
             get(cluster::view),
         )
         .answers(200, json::<ClusterView>()),
+        Endpoint::new(
+            "GET",
+            paths::CLUSTER_STATUS,
+            "How each pacemaker stands, and what is wrong",
+            get(cluster::status),
+        )
+        .answers(200, json::<ClusterStatus>()),
+        Endpoint::new(
+            "DELETE",
+            paths::MEMBER,
+            "Take a pacemaker out of the group for good",
+            delete(cluster::remove_member),
+        )
+        .answers(204, Shape::Nothing),
         Endpoint::new(
             "GET",
             paths::WORKSPACES,
@@ -181,7 +209,7 @@ fn cluster_endpoints() -> Vec<Endpoint> {
             "The routing table",
             get(routes::table),
         )
-        .access(Access::Node)
+        .access(Access::Roles(&[Role::Router]))
         .watches(json::<RoutingTable>()),
     ]
 }
@@ -258,7 +286,8 @@ fn job_endpoints() -> Vec<Endpoint> {
             "Append to a job's log",
             post(jobs::append_log),
         )
-        .access(Access::Node)
+        // A builder, or a pacemaker that passes its bytes on.
+        .access(Access::Roles(&[Role::Heart, Role::Pacemaker]))
         .query("offset", "The byte offset at which the body begins.")
         .takes(Shape::Bytes)
         .answers(204, Shape::Nothing),
@@ -295,7 +324,7 @@ fn node_endpoints() -> Vec<Endpoint> {
             "What a node should run",
             get(nodes::assignment),
         )
-        .access(Access::Node)
+        .access(Access::Roles(&[Role::Heart]))
         .watches(json::<Assignment>()),
         Endpoint::new(
             "POST",
@@ -309,6 +338,64 @@ fn node_endpoints() -> Vec<Endpoint> {
     ]
 }
 
+/// Who is a node, and what administrators do with it.
+fn identity_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("POST", paths::JOIN, "Become a node", post(join::join))
+            .access(Access::Public)
+            .takes(json::<JoinRequest>())
+            .answers(200, json::<JoinAnswer>()),
+        Endpoint::new(
+            "POST",
+            paths::CERTIFICATES,
+            "Have a node's certificate renewed, also an expired one",
+            post(certificates::renew),
+        )
+        .access(Access::Renewal)
+        .takes(json::<CertificateRequest>())
+        .answers(200, json::<CertificateAnswer>()),
+        Endpoint::new(
+            "GET",
+            paths::PACEMAKERS,
+            "Where pacemakers answer",
+            get(certificates::list_pacemakers),
+        )
+        .access(Access::Node)
+        .answers(200, json::<Vec<String>>()),
+        Endpoint::new(
+            "POST",
+            paths::JOIN_TOKENS,
+            "Make a token with which one node may join",
+            post(tokens::create),
+        )
+        .takes(json::<CreateJoinToken>())
+        .answers(201, json::<JoinTokenCreated>()),
+        Endpoint::new("GET", paths::NODE, "One node", get(administration::view))
+            .answers(200, json::<NodeView>()),
+        Endpoint::new(
+            "DELETE",
+            paths::NODE,
+            "Forget a node; its certificate is refused from then on",
+            delete(administration::remove),
+        )
+        .answers(204, Shape::Nothing),
+        Endpoint::new(
+            "POST",
+            paths::NODE_DRAIN,
+            "Move everything away from a node",
+            post(administration::drain),
+        )
+        .answers(204, Shape::Nothing),
+        Endpoint::new(
+            "POST",
+            paths::NODE_UNDRAIN,
+            "Give a drained node work again",
+            post(administration::undrain),
+        )
+        .answers(204, Shape::Nothing),
+    ]
+}
+
 fn package_endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new(
@@ -317,7 +404,7 @@ fn package_endpoints() -> Vec<Endpoint> {
             "Whether a package is stored; 404 with `Upload-Offset` when not",
             head(packages::look_up),
         )
-        .access(Access::Node)
+        .access(Access::Roles(&[Role::Heart, Role::Pacemaker]))
         .answers(200, Shape::Nothing),
         Endpoint::new(
             "GET",
@@ -325,7 +412,7 @@ fn package_endpoints() -> Vec<Endpoint> {
             "A package, or with `Range: bytes=N-` the rest of it",
             get(packages::download),
         )
-        .access(Access::Node)
+        .access(Access::Roles(&[Role::Heart, Role::Pacemaker]))
         .waits()
         .answers(200, Shape::Bytes)
         .answers(206, Shape::Bytes),
@@ -335,11 +422,65 @@ fn package_endpoints() -> Vec<Endpoint> {
             "Store a package, or the part of it that begins at `Upload-Offset`",
             put(packages::upload),
         )
-        .access(Access::Node)
+        .access(Access::Roles(&[Role::Heart, Role::Pacemaker]))
         .waits()
         .takes(Shape::Bytes)
         .answers(200, Shape::Nothing)
         .answers(201, Shape::Nothing)
         .answers(202, Shape::Nothing),
     ]
+}
+
+/// What pacemakers ask of each other.
+fn replica_endpoints() -> Vec<Endpoint> {
+    let all = vec![
+        Endpoint::new(
+            "HEAD",
+            REPLICA_PACKAGE,
+            "Between pacemakers: whether a package is whole on the disk of the one that is asked",
+            head(packages::replica_look_up),
+        )
+        .answers(200, Shape::Nothing),
+        Endpoint::new(
+            "GET",
+            REPLICA_PACKAGE,
+            "Between pacemakers: a package from the disk of the one that is asked",
+            get(packages::replica_download),
+        )
+        .waits()
+        .answers(200, Shape::Bytes)
+        .answers(206, Shape::Bytes),
+        Endpoint::new(
+            "PUT",
+            REPLICA_PACKAGE,
+            "Between pacemakers: store a package, or the part of it that begins at `Upload-Offset`",
+            put(packages::replica_upload),
+        )
+        .waits()
+        .takes(Shape::Bytes)
+        .answers(200, Shape::Nothing)
+        .answers(201, Shape::Nothing)
+        .answers(202, Shape::Nothing),
+        Endpoint::new(
+            "GET",
+            REPLICA_JOB_LOG,
+            "Between pacemakers: a job's log from the disk of the one that is asked",
+            get(jobs::read_replica_log),
+        )
+        .query("after", "The byte offset to begin at.")
+        .answers(200, Shape::Text),
+        Endpoint::new(
+            "POST",
+            REPLICA_JOB_LOG,
+            "Between pacemakers: what a job's log is from a byte on",
+            post(jobs::put_replica_log),
+        )
+        .query("offset", "The byte offset at which the body begins.")
+        .query("term", "The term of the leader that writes.")
+        .takes(Shape::Bytes)
+        .answers(204, Shape::Nothing),
+    ];
+    all.into_iter()
+        .map(|endpoint| endpoint.access(Access::Roles(&[Role::Pacemaker])))
+        .collect()
 }

@@ -23,11 +23,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::disk::Disk;
 use self::tail::Tail;
-use self::writer::{Write, WriterThread};
+use self::writer::Write;
 use crate::metrics::Metrics;
 use crate::raft::types::{self, Entry, LogId, StoredLogId, StoredVote, TypeConfig, Vote};
 
 pub(crate) use self::disk::OpenError;
+pub(crate) use self::writer::Writer;
 
 /// Writes that may wait for the disk; past it, openraft waits. Deeper than one transaction takes.
 const QUEUE_LENGTH: usize = 4096;
@@ -47,16 +48,7 @@ impl LogStore {
     ///
     /// Blocks. The thread ends when the last clone is gone.
     pub(crate) fn open(path: &Path, metrics: &Metrics) -> Result<Self, OpenError> {
-        let (disk, tail) = Disk::open(path)?;
-        let disk = Arc::new(disk);
-        let tail = Arc::new(Mutex::new(tail));
-        let (queue, waiting) = mpsc::channel(QUEUE_LENGTH);
-        let writer = WriterThread {
-            disk: Arc::clone(&disk),
-            tail: Arc::clone(&tail),
-            waiting,
-            flush_seconds: metrics.flush_seconds.clone(),
-        };
+        let (store, writer) = Self::of(Disk::open(path)?, metrics);
         std::thread::Builder::new()
             .name("raft-log".to_owned())
             .spawn(move || writer.run())
@@ -64,7 +56,29 @@ impl LogStore {
                 path: path.to_owned(),
                 source,
             })?;
-        Ok(Self { tail, disk, queue })
+        Ok(store)
+    }
+
+    /// The log on a simulated machine's disk, whose writer is a task there and no thread.
+    #[cfg(test)]
+    pub(crate) fn simulated(
+        backend: impl redb::StorageBackend,
+        metrics: &Metrics,
+    ) -> Result<(Self, Writer), OpenError> {
+        Ok(Self::of(Disk::simulated(backend)?, metrics))
+    }
+
+    fn of((disk, tail): (Disk, Tail), metrics: &Metrics) -> (Self, Writer) {
+        let disk = Arc::new(disk);
+        let tail = Arc::new(Mutex::new(tail));
+        let (queue, waiting) = mpsc::channel(QUEUE_LENGTH);
+        let writer = Writer::new(
+            Arc::clone(&disk),
+            Arc::clone(&tail),
+            waiting,
+            metrics.flush_seconds.clone(),
+        );
+        (Self { tail, disk, queue }, writer)
     }
 
     /// The last entry that was removed from the front.
@@ -174,7 +188,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let from = last.map_or(0, |last| last.index() + 1);
-        self.tail().truncate(from);
+        {
+            let mut tail = self.tail();
+            if let Some(index) = tail.truncate(from) {
+                for entry in self.disk.read(index..index + 1)? {
+                    let bytes = types::encode_entry(&entry)?.len();
+                    tail.restore(entry, bytes);
+                }
+            }
+        }
         self.send(Write::Truncate { from }).await
     }
 

@@ -7,9 +7,10 @@
 //! newest are kept; the log behind the older one is kept too, so a damaged newest one costs time,
 //! never data.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use common::id::Generation;
 use common::time::Timestamp;
@@ -18,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::files::sync_directory;
+#[cfg(test)]
+use crate::raft::simulation::shelf::Shelf;
 use crate::raft::types::{
     SnapshotBytes, SnapshotMeta, StoredLogId, StoredMembers, StoredMembership, damaged,
 };
@@ -43,6 +46,8 @@ pub(crate) struct Image {
     pub(crate) meta: SnapshotMeta,
     /// The state with its time.
     pub(crate) held: Held,
+    /// Numbers that were in the group and are no longer.
+    pub(crate) former: BTreeSet<u64>,
 }
 
 /// The image while it is written.
@@ -53,6 +58,7 @@ struct Writing<'a> {
     members: StoredMembers,
     now: Timestamp,
     state: &'a State,
+    former: &'a BTreeSet<u64>,
 }
 
 /// The image while it is read.
@@ -63,6 +69,8 @@ struct Reading {
     members: StoredMembers,
     now: Timestamp,
     state: State,
+    #[serde(default)]
+    former: BTreeSet<u64>,
 }
 
 impl Image {
@@ -77,6 +85,7 @@ impl Image {
             members: membership.membership().into(),
             now: self.held.now,
             state: &self.held.state,
+            former: &self.former,
         }
         .serialize(&mut rmp_serde::Serializer::new(&mut compressor).with_struct_map())
         .map_err(io::Error::other)?;
@@ -121,6 +130,7 @@ impl Image {
                 state: reading.state,
                 now: reading.now,
             },
+            former: reading.former,
         })
     }
 }
@@ -128,27 +138,32 @@ impl Image {
 /// The directory of snapshots.
 #[derive(Clone, Debug)]
 pub(crate) struct SnapshotFiles {
-    directory: PathBuf,
+    place: Place,
 }
 
 impl SnapshotFiles {
     /// Makes the directory if there is none.
     pub(crate) fn open(directory: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&directory)?;
-        Ok(Self { directory })
+        Ok(Self {
+            place: Place::Directory(directory),
+        })
+    }
+
+    /// The snapshots on the disk of a simulated machine.
+    #[cfg(test)]
+    pub(crate) fn simulated(shelf: Shelf) -> Self {
+        Self {
+            place: Place::Shelf(shelf),
+        }
     }
 
     /// Writes a snapshot up to `last` and removes those that are no longer needed. Blocks.
     pub(crate) fn write(&self, last: Generation, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.directory.join(TEMPORARY);
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
         let name = format!("{:020}{SUFFIX}", last.0);
-        fs::rename(&temporary, self.directory.join(name))?;
-        sync_directory(&self.directory)?;
+        self.place.write(&name, bytes)?;
         for path in self.newest_first()?.into_iter().skip(KEPT) {
-            fs::remove_file(path)?;
+            self.place.remove(&path)?;
         }
         Ok(())
     }
@@ -157,7 +172,7 @@ impl SnapshotFiles {
     pub(crate) fn newest(&self) -> io::Result<Option<(SnapshotBytes, Image)>> {
         let mut unreadable = None;
         for path in self.newest_first()? {
-            let read = fs::read(&path).inspect_err(|error| {
+            let read = self.place.read(&path).inspect_err(|error| {
                 unreadable = Some(io::Error::new(error.kind(), error.to_string()));
             });
             match read.and_then(|bytes| Ok((Image::decode(&bytes)?, bytes))) {
@@ -172,16 +187,63 @@ impl SnapshotFiles {
     }
 
     fn newest_first(&self) -> io::Result<Vec<PathBuf>> {
-        let mut paths = Vec::new();
-        for item in fs::read_dir(&self.directory)? {
-            let path = item?.path();
-            if path.to_string_lossy().ends_with(SUFFIX) {
-                paths.push(path);
-            }
-        }
+        let mut paths = self.place.list()?;
+        paths.retain(|path| path.to_string_lossy().ends_with(SUFFIX));
         paths.sort_unstable();
         paths.reverse();
         Ok(paths)
+    }
+}
+
+/// Where the files are.
+#[derive(Clone, Debug)]
+enum Place {
+    Directory(PathBuf),
+    #[cfg(test)]
+    Shelf(Shelf),
+}
+
+impl Place {
+    /// Complete and on disk, or not there under this name.
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Directory(directory) => {
+                let temporary = directory.join(TEMPORARY);
+                let mut file = File::create(&temporary)?;
+                file.write_all(bytes)?;
+                file.sync_all()?;
+                fs::rename(&temporary, directory.join(name))?;
+                sync_directory(directory)
+            }
+            #[cfg(test)]
+            Self::Shelf(shelf) => shelf.write(name, bytes),
+        }
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Directory(_) => fs::read(path),
+            #[cfg(test)]
+            Self::Shelf(shelf) => shelf.read(path),
+        }
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::Directory(_) => fs::remove_file(path),
+            #[cfg(test)]
+            Self::Shelf(shelf) => shelf.remove(path),
+        }
+    }
+
+    fn list(&self) -> io::Result<Vec<PathBuf>> {
+        match self {
+            Self::Directory(directory) => fs::read_dir(directory)?
+                .map(|item| Ok(item?.path()))
+                .collect(),
+            #[cfg(test)]
+            Self::Shelf(shelf) => Ok(shelf.list()),
+        }
     }
 }
 
@@ -199,6 +261,7 @@ mod tests {
                 state: State::default(),
                 now: Timestamp(now),
             },
+            former: BTreeSet::from([7]),
         };
 
         for index in 1..=3 {

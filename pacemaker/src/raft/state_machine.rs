@@ -3,6 +3,7 @@
 //! The state lives in memory. A snapshot is a file; after a restart the newest valid one is loaded
 //! and the log behind it applied again. An entry that cannot be applied stops Raft for good.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -11,7 +12,12 @@ use futures_util::{Stream, TryStreamExt as _};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
 use pacemaker_core::command::{Command, Outcome, Rejection};
+use tokio::sync::watch;
+#[cfg(not(test))]
+use tokio::task::spawn_blocking;
 
+#[cfg(test)]
+use crate::raft::simulation::runtime::spawn_blocking;
 use crate::raft::snapshot_files::{Image, SnapshotFiles};
 use crate::raft::types::{
     LogId, Proposal, Reply, SnapshotBytes, SnapshotMeta, StoredMembership, TypeConfig,
@@ -25,6 +31,8 @@ pub(crate) struct StateMachine {
     files: SnapshotFiles,
     applied: Option<LogId>,
     membership: StoredMembership,
+    /// Numbers that were in the group and are no longer: they never come back.
+    former: watch::Sender<Arc<BTreeSet<u64>>>,
 }
 
 impl StateMachine {
@@ -35,6 +43,7 @@ impl StateMachine {
             files,
             applied: None,
             membership: StoredMembership::default(),
+            former: watch::Sender::default(),
         };
         if let Some((_, image)) = machine.files.newest()? {
             machine.take(image);
@@ -47,7 +56,26 @@ impl StateMachine {
         self.applied
     }
 
+    /// Those that were taken out of the group, ever.
+    pub(crate) fn former(&self) -> watch::Receiver<Arc<BTreeSet<u64>>> {
+        self.former.subscribe()
+    }
+
+    /// Takes over new members, and remembers those that are no longer there.
+    fn change_members(&mut self, membership: StoredMembership) {
+        let gone = self.membership.nodes().map(|(number, _)| *number);
+        let gone: BTreeSet<u64> = gone
+            .filter(|number| membership.get_node(number).is_none())
+            .collect();
+        self.membership = membership;
+        if !gone.is_empty() {
+            self.former
+                .send_modify(|former| Arc::make_mut(former).extend(gone));
+        }
+    }
+
     fn take(&mut self, image: Image) {
+        self.former.send_replace(Arc::new(image.former));
         self.applied = image.meta.last_log_id;
         self.membership = image.meta.last_membership;
         self.replica.replace(image.held, generation(self.applied));
@@ -73,7 +101,14 @@ fn actions_of(command: &Command) -> usize {
         Command::InitializeCluster { .. }
         | Command::CreateWorkspace { .. }
         | Command::RegisterNode { .. }
+        | Command::CreateJoinToken { .. }
+        | Command::JoinNode { .. }
+        | Command::DescribeNode { .. }
+        | Command::DrainNode { .. }
+        | Command::UndrainNode { .. }
+        | Command::RemoveNode { .. }
         | Command::CommitPackage { .. }
+        | Command::ForgetPackages { .. }
         | Command::Deploy { .. }
         | Command::StartVersion(_)
         | Command::StopVersion(_)
@@ -112,7 +147,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     Reply(Some(outcome))
                 }
                 EntryPayload::Membership(membership) => {
-                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    self.change_members(StoredMembership::new(Some(entry.log_id), membership));
                     Reply(None)
                 }
             };
@@ -139,6 +174,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     last_membership: self.membership.clone(),
                 },
                 held: self.replica.copy(),
+                former: BTreeSet::clone(&self.former.borrow()),
             }),
         }
     }
@@ -204,7 +240,5 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)?
+    spawn_blocking(work).await.map_err(io::Error::other)?
 }

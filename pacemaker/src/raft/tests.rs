@@ -22,6 +22,7 @@ use super::state_machine::StateMachine;
 use super::types::{Entry, LeaderId, LogId, TypeConfig, Vote};
 use super::{KEEP_BEHIND_SNAPSHOT, Proposer, SNAPSHOT_EVERY};
 use crate::metrics::Metrics;
+use crate::peer::{Credentials, Peers, Place};
 use crate::replica::Replica;
 
 #[derive(Clone, Copy)]
@@ -181,15 +182,18 @@ async fn state_is_the_same_after_snapshots_a_purge_and_a_restart() {
 
 async fn start(directory: &TempDir) -> (Proposer, Arc<Replica>) {
     let replica = Arc::new(Replica::default());
-    let proposer = super::start(
-        directory.path(),
-        1,
-        "one",
-        Arc::clone(&replica),
-        Metrics::new(),
-    )
-    .await
-    .unwrap();
+    let (peers, _) = Peers::new(Credentials {
+        member: 1,
+        incarnation: "first".to_owned(),
+        cluster: None,
+        node_token: "token".to_owned(),
+        replica: Arc::clone(&replica),
+    });
+    let founder = Some(Place::new("one:1"));
+    let metrics = Metrics::new();
+    let proposer = super::start(directory.path(), founder, peers, Arc::clone(&replica), metrics)
+        .await
+        .unwrap();
     (proposer, replica)
 }
 

@@ -11,16 +11,26 @@ use std::sync::Arc;
 
 use common::time::Timestamp;
 use openraft::entry::RaftEntry as _;
-use openraft::{BasicNode, EntryPayload, Membership};
+use openraft::{EntryPayload, Membership};
 use pacemaker_core::command::{Command, Outcome, Rejection};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
+
+use crate::peer::Place;
+
+/// In unit tests, tasks and chance may belong to a simulated machine.
+#[cfg(test)]
+use crate::raft::simulation::runtime::Runtime;
+#[cfg(not(test))]
+use openraft::impls::TokioRuntime as Runtime;
 
 openraft::declare_raft_types!(
     /// The types of this cluster's Raft.
     pub(crate) TypeConfig:
         D = Proposal,
         R = Reply,
+        Node = Seat,
+        AsyncRuntime = Runtime,
 );
 
 /// A log id as openraft writes it.
@@ -35,6 +45,40 @@ pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfi
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 /// A leader's name in a log id.
 pub(crate) type LeaderId = openraft::alias::CommittedLeaderIdOf<TypeConfig>;
+
+/// Where a member of the group is, and which log it has; openraft's node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seat {
+    /// `host:port`.
+    pub(crate) address: String,
+    /// Made with its log; empty for one that was added before there were any.
+    pub(crate) incarnation: String,
+}
+
+impl Seat {
+    /// Where links find it.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            address: self.address.clone(),
+            incarnation: self.incarnation.clone(),
+        }
+    }
+}
+
+impl From<Place> for Seat {
+    fn from(place: Place) -> Self {
+        Self {
+            address: place.address,
+            incarnation: place.incarnation,
+        }
+    }
+}
+
+impl fmt::Display for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address)
+    }
+}
 
 /// The payload of a log entry: a command and when the leader proposed it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,6 +132,8 @@ enum Body {
 pub(crate) struct StoredMembers {
     voters: Vec<BTreeSet<u64>>,
     addresses: BTreeMap<u64, String>,
+    #[serde(default)]
+    incarnations: BTreeMap<u64, String>,
 }
 
 /// A log id as it lies on disk.
@@ -106,13 +152,17 @@ pub(crate) struct StoredVote {
     committed: bool,
 }
 
-impl From<&Membership<u64, BasicNode>> for StoredMembers {
-    fn from(membership: &Membership<u64, BasicNode>) -> Self {
+impl From<&Membership<u64, Seat>> for StoredMembers {
+    fn from(membership: &Membership<u64, Seat>) -> Self {
         Self {
             voters: membership.get_joint_config().clone(),
             addresses: membership
                 .nodes()
-                .map(|(id, node)| (*id, node.addr.clone()))
+                .map(|(id, member)| (*id, member.address.clone()))
+                .collect(),
+            incarnations: membership
+                .nodes()
+                .map(|(id, member)| (*id, member.incarnation.clone()))
                 .collect(),
         }
     }
@@ -120,14 +170,21 @@ impl From<&Membership<u64, BasicNode>> for StoredMembers {
 
 impl StoredMembers {
     /// The members in openraft's form.
-    pub(crate) fn membership(self) -> io::Result<Membership<u64, BasicNode>> {
+    pub(crate) fn membership(mut self) -> io::Result<Membership<u64, Seat>> {
         if self.voters.is_empty() {
             return Ok(Membership::default());
         }
-        let nodes: BTreeMap<u64, BasicNode> = self
+        let nodes: BTreeMap<u64, Seat> = self
             .addresses
             .into_iter()
-            .map(|(id, address)| (id, BasicNode::new(address)))
+            .map(|(id, address)| {
+                let incarnation = self.incarnations.remove(&id).unwrap_or_default();
+                let member = Seat {
+                    address,
+                    incarnation,
+                };
+                (id, member)
+            })
             .collect();
         Membership::new(self.voters, nodes).map_err(damaged)
     }
@@ -263,7 +320,7 @@ mod tests {
         );
         let members = Membership::new(
             vec![BTreeSet::from([1])],
-            BTreeMap::from([(1, BasicNode::new("one"))]),
+            BTreeMap::from([(1, Seat::from(Place::new("one")))]),
         )
         .unwrap();
         let entry = Entry::new(id, EntryPayload::Membership(members));

@@ -1,6 +1,7 @@
 //! One pacemaker on port 0 with a directory of its own, and a way to kill it.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use reqwest::Method;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const ADMINISTRATOR: &str = "administrator-token-0123456789abcdef";
@@ -22,7 +24,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// A pacemaker in a runtime of its own, so that it can be dropped as a crash would.
 pub(crate) struct Pacemaker {
     pub(crate) url: String,
+    pub(crate) address: SocketAddr,
     runtime: Option<tokio::runtime::Runtime>,
+    running: Option<JoinHandle<Result<(), pacemaker::Error>>>,
     shutdown: CancellationToken,
 }
 
@@ -31,7 +35,23 @@ impl Pacemaker {
         Self::start_with(config(directory)).await
     }
 
+    /// Starts it at `config.advertise`, or on a free port where that is port 0, and waits until it is ready.
     pub(crate) async fn start_with(config: Config) -> Self {
+        let started = Self::launch(config).await;
+        started.ready().await;
+        started
+    }
+
+    /// Starts it, whether it will be ready or not.
+    pub(crate) async fn launch(mut config: Config) -> Self {
+        let listener = eventually("the address is free", async || {
+            let listener = std::net::TcpListener::bind(&config.advertise).ok()?;
+            listener.set_nonblocking(true).ok()?;
+            Some(listener)
+        })
+        .await;
+        let address = listener.local_addr().unwrap();
+        config.advertise = address.to_string();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -39,25 +59,33 @@ impl Pacemaker {
             .unwrap();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
-        let (sender, bound) = tokio::sync::oneshot::channel();
         let running = runtime.spawn(async move {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            sender.send(listener.local_addr().unwrap()).unwrap();
-            pacemaker::run(config, listener, stop).await.unwrap();
+            let listener = TcpListener::from_std(listener).unwrap();
+            pacemaker::run(config, listener, stop).await
         });
-        let address = bound.await.unwrap();
-        let started = Self {
+        Self {
             url: format!("http://{address}"),
+            address,
             runtime: Some(runtime),
+            running: Some(running),
             shutdown,
-        };
+        }
+    }
+
+    pub(crate) async fn ready(&self) {
         eventually("the pacemaker is ready", async || {
+            let running = self.running.as_ref().unwrap();
             assert!(!running.is_finished(), "the pacemaker ended");
-            let answer = reqwest::get(format!("{}/readyz", started.url)).await.ok()?;
+            let answer = reqwest::get(format!("{}/readyz", self.url)).await.ok()?;
             answer.status().is_success().then_some(())
         })
         .await;
-        started
+    }
+
+    /// Stops it in order, and says how it ended.
+    pub(crate) async fn stop(mut self) -> Result<(), pacemaker::Error> {
+        self.shutdown.cancel();
+        self.running.take().unwrap().await.unwrap()
     }
 
     /// Drops everything where it stands.
@@ -94,6 +122,14 @@ impl Drop for Pacemaker {
 
 pub(crate) fn config(directory: &Path) -> Config {
     Config {
+        member: 1,
+        founder: true,
+        advertise: "127.0.0.1:0".to_owned(),
+        cluster: None,
+        authority: None,
+        tls: None,
+        description: None,
+        join_tokens: Vec::new(),
         node_key: "node-key".to_owned(),
         data_dir: directory.to_owned(),
         cluster_hostname: "localhost".to_owned(),

@@ -3,16 +3,24 @@
 #[cfg(test)]
 mod api;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod deploy;
 #[cfg(test)]
 mod durability;
+#[cfg(test)]
+mod group;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod job_logs;
 #[cfg(test)]
+mod job_logs_shared;
+#[cfg(test)]
 mod node;
 #[cfg(test)]
 mod packages;
+#[cfg(test)]
+mod packages_shared;
 #[cfg(test)]
 mod small_disk;

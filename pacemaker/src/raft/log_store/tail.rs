@@ -78,10 +78,20 @@ impl Tail {
     }
 
     /// Removes `from` and all after it.
-    pub(super) fn truncate(&mut self, from: u64) {
+    ///
+    /// Answers the index of the new last entry when only the disk has it: it must be put back with
+    /// [`Tail::restore`] before anyone else looks, because the end of the log is always known here.
+    #[must_use]
+    pub(super) fn truncate(&mut self, from: u64) -> Option<u64> {
         for (_, kept) in self.entries.split_off(&from) {
             self.bytes -= kept.bytes;
         }
+        (self.entries.is_empty() && self.first < from).then(|| from - 1)
+    }
+
+    /// Puts the last entry back, which was read from disk.
+    pub(super) fn restore(&mut self, entry: Entry, bytes: usize) {
+        self.keep(entry, bytes, 0);
     }
 
     /// Removes `to` and all before it.

@@ -1,0 +1,58 @@
+//! A group of pacemakers loses some of them and nothing else.
+
+use crate::group::{Group, workspace};
+use crate::harness::eventually;
+
+#[tokio::test]
+async fn any_pacemaker_takes_writes_and_all_have_them() {
+    let group = Group::of(3).await;
+
+    for (member, pacemaker) in &group.running {
+        let stub = format!("by-{member}");
+        let client = pacemaker.administrator();
+        client
+            .create_workspace(&workspace(&stub), &stub)
+            .await
+            .unwrap();
+        assert!(
+            group.stubs(*member).await.contains(&stub),
+            "who wrote through {member} reads it there"
+        );
+    }
+
+    for member in 1..=3 {
+        eventually("everyone has everything", async || {
+            let stubs = group.stubs(member).await;
+            let has_all = (1..=3).all(|writer| stubs.contains(&format!("by-{writer}")));
+            has_all.then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn writes_go_on_when_the_leader_dies_and_it_catches_up_when_it_returns() {
+    let mut group = Group::of(3).await;
+    let client = group.client();
+    client
+        .create_workspace(&workspace("before"), "before")
+        .await
+        .unwrap();
+
+    let leader = group.leader().await;
+    group.crash(leader);
+    let client = group.client();
+    eventually("a write is accepted", async || {
+        client
+            .create_workspace(&workspace("meanwhile"), "meanwhile")
+            .await
+            .ok()
+    })
+    .await;
+    group.start(leader).await;
+    group.running[&leader].ready().await;
+
+    let stubs = group.stubs(leader).await;
+    assert!(stubs.contains(&"before".to_owned()), "{stubs:?}");
+    assert!(stubs.contains(&"meanwhile".to_owned()), "{stubs:?}");
+}
