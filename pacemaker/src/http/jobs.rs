@@ -118,7 +118,8 @@ pub(crate) async fn read_log(
         let is_final = is_final(&api, job)?;
         let mut chunk = read(&api, job, query.after).await?;
         let mut is_complete = false;
-        if chunk.bytes.is_empty() || is_final && chunk.is_last {
+        let is_wanted_whole = is_final || !query.follow;
+        if chunk.bytes.is_empty() || is_wanted_whole && chunk.is_last {
             // What a builder wrote while this pacemaker was away is elsewhere.
             match api.job_logs.refresh(job).await {
                 Ok(()) => is_complete = true,

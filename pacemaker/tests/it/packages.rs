@@ -227,7 +227,7 @@ async fn full_disk_refuses_a_package_whole_and_clearly() {
     );
 }
 
-async fn put(
+pub(crate) async fn put(
     pacemaker: &Pacemaker,
     package: &PackageReference,
     offset: u64,
@@ -243,7 +243,7 @@ async fn put(
         .unwrap()
 }
 
-async fn download(client: &Client, digest: &Digest, offset: u64) -> Vec<u8> {
+pub(crate) async fn download(client: &Client, digest: &Digest, offset: u64) -> Vec<u8> {
     let pieces: Vec<bytes::Bytes> = client
         .download_package(digest, offset)
         .await
@@ -254,7 +254,7 @@ async fn download(client: &Client, digest: &Digest, offset: u64) -> Vec<u8> {
     pieces.concat()
 }
 
-fn package(content: &[u8]) -> (tempfile::NamedTempFile, PackageReference) {
+pub(crate) fn package(content: &[u8]) -> (tempfile::NamedTempFile, PackageReference) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), content).unwrap();
     let package = PackageReference {
@@ -265,7 +265,7 @@ fn package(content: &[u8]) -> (tempfile::NamedTempFile, PackageReference) {
 }
 
 /// Bytes that differ everywhere, the same each time.
-fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64 ^ length as u64;
     (0..length)
         .map(|_| {
