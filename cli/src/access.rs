@@ -160,11 +160,10 @@ pub(crate) async fn refresh(client: &Client, url: &str) {
     if is_fresh {
         return;
     }
-    let Ok(Ok(status)) = tokio::time::timeout(REFRESH_LIMIT, client.cluster_status()).await else {
+    let Ok(Ok(endpoints)) = tokio::time::timeout(REFRESH_LIMIT, client.pacemakers()).await else {
         return;
     };
-    let endpoints = status.members.into_iter().map(|member| member.api);
-    if logins.keep_endpoints(url, endpoints.collect(), now()) {
+    if logins.keep_endpoints(url, endpoints, now()) {
         // When it fails the login stays as it was.
         logins.save().map(|_| ()).unwrap_or_default();
     }

@@ -6,14 +6,13 @@
 //!   port (TLS) ─► heart, router: serve from what is on disk ─► pacemaker ─► tell the cluster, renew, follow
 //! ```
 //! A node that has joined needs nobody to start: heart and router go on from their disks before any
-//! pacemaker answers. Owns the order of the start and of the end, the one port ([`http`],
-//! [`listener`]), the log ([`telemetry`]) and the process ([`process`]); `pm dev` shares them. The
-//! roles own everything else.
+//! pacemaker answers. Owns the order of the start and of the end, the one port ([`http`]), the log
+//! ([`telemetry`]) and the process ([`process`]); `pm dev` shares them. The roles own everything else.
 
+pub(crate) mod applications;
 pub(crate) mod directory;
 pub(crate) mod http;
 mod join;
-mod listener;
 mod membership;
 mod node;
 pub(crate) mod node_directory;
@@ -47,12 +46,17 @@ pub(crate) fn run(arguments: AgentArguments, output: Output) -> Result<(), Comma
         settings: mut given,
         join_file,
         verbose,
+        stop,
     } = arguments;
     if let Some(path) = join_file {
         given.join = Some(join::token_in(&path)?);
     }
     let settings = configuration::settings(&configuration, given.clone())?;
-    let directory = NodeDirectory::lock(&configuration::data_directory(&settings))?;
+    let directory = configuration::data_directory(&settings);
+    if stop {
+        return stop_applications(&NodeDirectory::lock_existing(&directory)?, output);
+    }
+    let directory = NodeDirectory::lock(&directory)?;
     let level = if verbose {
         LevelFilter::INFO
     } else {
@@ -100,7 +104,6 @@ async fn foreground(
             return Err(error);
         }
     };
-    telemetry::has_started();
     announce(&node, output)?;
     tokio::select! {
         _ = signals.next() => end(roles).await,
@@ -111,6 +114,19 @@ async fn foreground(
                 .next("start it again; applications go on running meanwhile"))
         }
     }
+}
+
+/// Stops what an agent has left running.
+fn stop_applications(directory: &NodeDirectory, output: Output) -> Result<(), CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::file("start the runtime", &error))?;
+    let running = applications::running(&directory.role("heart"));
+    runtime.block_on(applications::stop(&running))?;
+    output.result(&serde_json::json!({ "stopped": running.len() }), |_| {
+        format!("Stopped {} application processes.", running.len())
+    })
 }
 
 async fn join_now(

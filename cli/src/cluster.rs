@@ -63,7 +63,7 @@ async fn token(connection: &Connection, arguments: &TokenArguments) -> Result<()
             "Type this on the new machine; the token works once, and {}:",
             in_future(command.expires)
         ));
-        command.join_command.clone()
+        format!("{}\n", command.join_command)
     })
 }
 

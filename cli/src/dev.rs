@@ -8,7 +8,6 @@
 //! A node that is known serves from what is on its disk before the pacemaker has replayed its log.
 //! Owns the order of the start and of the end; the roles own everything else.
 
-mod applications;
 mod data_directory;
 mod node;
 mod ports;
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
 use crate::access::Access;
+use crate::agent::applications;
 use crate::agent::process::{self, Ending, Signals};
 use crate::agent::roles::Roles;
 use crate::agent::telemetry;

@@ -55,12 +55,8 @@ pub(crate) async fn run(
 
     if login.authority.is_some() {
         // All pacemakers are known from the first command on.
-        if let Ok(status) = connection.client.cluster_status().await {
-            login.endpoints = status
-                .members
-                .into_iter()
-                .map(|member| member.api)
-                .collect();
+        if let Ok(endpoints) = connection.client.pacemakers().await {
+            login.endpoints = endpoints;
             login.refreshed = now();
         }
     }

@@ -4,6 +4,8 @@
 //! request that comes earlier waits for it. Owns `/metrics` (all roles, one document) and `/healthz`
 //! (which roles run); everything else belongs to the roles.
 
+mod listener;
+
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,8 +23,6 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
-
-use crate::agent::listener;
 
 /// The type of Prometheus' text format, as `OpenMetrics` writes it.
 const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -8,18 +8,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::node::NodeDescription;
-use common::time::Timestamp;
-use pacemaker_client::Client;
-use pacemaker_client::tls::{NodeIdentity, NodeKey, Tls};
+use common::time::{Span, Timestamp};
+use pacemaker::Authority;
+use pacemaker_client::tls::{NodeIdentity, NodeKey, Subject, Tls};
+use pacemaker_client::{Client, Error};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::node_directory::NodeDirectory;
+use crate::agent::telemetry;
 use crate::error::chain;
 use crate::output::now;
 
 /// Time between two attempts to say what this node is; the first success ends it.
 const DESCRIBE_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a cluster that does not answer is a start like any other.
+const QUIET_START: Duration = Duration::from_secs(10);
 /// Time between two looks at where the pacemakers are. They change when machines come and go; what is
 /// known of them has to outlive all but one.
 const PACEMAKERS_INTERVAL: Duration = Duration::from_secs(15);
@@ -51,6 +55,7 @@ impl Membership {
         let mut interval = tokio::time::interval(DESCRIBE_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut has_warned = false;
+        let began = Instant::now();
         loop {
             tokio::select! {
                 _ = interval.tick() => {}
@@ -59,10 +64,18 @@ impl Membership {
             match self.client.register_node(&self.description).await {
                 Ok(node) => {
                     tracing::info!(%node, "the cluster knows this node");
+                    telemetry::has_started();
+                    if let Err(error) = self.directory.forget_founding() {
+                        tracing::warn!(%error, "what the cluster began with is still kept");
+                    }
                     break;
                 }
                 Err(error) if error.is_unreachable() => {
                     tracing::debug!(error = chain(&error), "the cluster does not answer yet");
+                    if began.elapsed() > QUIET_START {
+                        // From here on it is worth a warning on stderr.
+                        telemetry::has_started();
+                    }
                 }
                 Err(error) if has_warned => {
                     tracing::debug!(error = chain(&error), "the cluster refuses this node");
@@ -86,11 +99,11 @@ impl Membership {
                 _ = interval.tick() => {}
                 () = self.shutdown.cancelled() => return Ok(()),
             }
-            match self.client.cluster_status().await {
-                Ok(status) => {
-                    let found = status.members.into_iter().map(|member| member.api);
-                    self.keep_to(found.collect());
-                }
+            match self.client.pacemakers().await {
+                Ok(found) => self.keep_to(found),
+                Err(error) if is_removal(&error) => tracing::error!(
+                    "this node was removed from its cluster; end its agent, then `pm agent --stop` stops what still runs"
+                ),
                 Err(error) => {
                     tracing::debug!(error = chain(&error), "the pacemakers stay as known");
                 }
@@ -145,6 +158,13 @@ impl Membership {
 
     /// The key stays the same, so that an interruption leaves a whole identity.
     async fn renew_once(&self) -> Result<Timestamp, String> {
+        let (directory, tls) = (Arc::clone(&self.directory), self.tls.clone());
+        let signed = tokio::task::spawn_blocking(move || sign_own(&directory, &tls))
+            .await
+            .map_err(|error| error.to_string())??;
+        if signed {
+            return Ok(self.tls.expires());
+        }
         let present = self.tls.identity();
         let key = NodeKey::from_pem(&present.key).map_err(|error| chain(&error))?;
         let request = key.signing_request().map_err(|error| chain(&error))?;
@@ -170,4 +190,38 @@ impl Membership {
             .map_err(|error| error.to_string())?;
         Ok(self.tls.expires())
     }
+}
+
+/// True when the cluster has forgotten this node. Nothing is stopped by it: a pacemaker with an old
+/// disk says the same of nodes that joined later, and what serves is not ended by one answer.
+fn is_removal(error: &Error) -> bool {
+    error
+        .problem()
+        .is_some_and(|problem| problem.code == "node_removed")
+}
+
+/// On a pacemaker, which has the authority: signs the node's own key anew. False elsewhere. Blocks.
+///
+/// A pacemaker needs nobody for it: after a night without power all certificates have ended, and
+/// somebody has to begin.
+pub(crate) fn sign_own(directory: &NodeDirectory, tls: &Tls) -> Result<bool, String> {
+    let Some(authority) = Authority::load(&directory.tls()).map_err(|error| chain(&error))? else {
+        return Ok(false);
+    };
+    let present = tls.identity();
+    let subject = Subject {
+        cluster: present.cluster.clone(),
+        node: present.node,
+        roles: present.roles.clone(),
+    };
+    // As long as the present one was signed for.
+    let life = Span(tls.expires().since(tls.renew_at()).0.saturating_mul(2));
+    let identity = authority
+        .reissue(&present.key, &subject, now(), life)
+        .map_err(|error| chain(&error))?;
+    directory
+        .keep_identity(&identity, None)
+        .map_err(|error| error.to_string())?;
+    tls.replace(identity).map_err(|error| chain(&error))?;
+    Ok(true)
 }

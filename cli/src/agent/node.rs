@@ -7,19 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::node::Role;
+use pacemaker::Authority;
 use pacemaker_client::Client;
 use pacemaker_client::tls::{NodeIdentity, Tls};
 use tokio::net::TcpListener;
 
 use crate::agent::http::Port;
-use crate::agent::membership::Membership;
-use crate::agent::node_directory::{NodeAddresses, NodeDirectory};
+use crate::agent::membership::{Membership, sign_own};
+use crate::agent::node_directory::{Founding, NodeAddresses, NodeDirectory};
 use crate::agent::plan::NodePlan;
 use crate::agent::roles::Roles;
 use crate::agent::start::Starter;
 use crate::args::agent::NodeSettings;
+use crate::connection::random_text;
 use crate::error::{CommandError, chain, code};
-use crate::output::word;
+use crate::output::{now, word};
 
 /// How long requests under way may go on when the node ends; below what all roles get together.
 const ROUTER_DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -61,6 +63,7 @@ impl RunningNode {
         let tls = Tls::new(identity).map_err(|error| {
             CommandError::new(code::FILE, "use the node's identity", chain(&error))
         })?;
+        refresh_own(&directory, &tls);
         let listener = bind(plan.listen)?;
         let pacemakers = pacemakers(&directory, &plan)?;
         let client = Client::with_tls(&pacemakers, &tls).map_err(|error| {
@@ -109,7 +112,7 @@ impl Start<'_> {
             self.router().await?;
         }
         if self.plan.roles.contains(&Role::Pacemaker) {
-            self.pacemaker()?;
+            self.pacemaker().await?;
         }
         Ok(())
     }
@@ -139,12 +142,38 @@ impl Start<'_> {
         self.starter.router(config).await
     }
 
-    fn pacemaker(&self) -> Result<(), CommandError> {
-        Err(CommandError::new(
-            code::FAILED,
-            format!("start the pacemaker of node {}", self.identity.node),
-            "this release has no pacemaker for a cluster of machines yet",
-        ))
+    async fn pacemaker(&mut self) -> Result<(), CommandError> {
+        let record = self.directory.record()?;
+        let founding = self.directory.founding()?;
+        let authority = authority(&self.directory)?;
+        let is_founder = founding.is_some();
+        // Those who have joined learn all of this with the state.
+        let founding = match founding {
+            Some(founding) => founding,
+            None => Founding::nothing()?,
+        };
+        let config = pacemaker::Config {
+            member: self.identity.node.0,
+            founder: is_founder,
+            advertise: self.plan.advertise.to_string(),
+            tls: Some(self.tls.clone()),
+            authority: Some(Arc::new(authority)),
+            cluster: Some(pacemaker::ClusterIdentity {
+                id: self.identity.cluster.clone(),
+                authority: self.identity.authority.clone(),
+            }),
+            description: is_founder.then(|| self.plan.description(&record.key)),
+            join_tokens: founding.join_tokens,
+            node_key: record.key,
+            data_dir: self.directory.role("pacemaker"),
+            cluster_hostname: founding.hostname,
+            router_port: self.plan.router.port(),
+            administrator_token: founding.administrator_token,
+            // Nodes show certificates; nobody knows this one.
+            node_token: random_text()?,
+            settings: founding.settings,
+        };
+        self.starter.pacemaker(config).await
     }
 
     /// Starts what keeps the node in its cluster.
@@ -185,6 +214,29 @@ impl Start<'_> {
             roles: self.plan.roles,
             data: self.directory.path().to_owned(),
         })
+    }
+}
+
+/// What a pacemaker signs certificates with.
+fn authority(directory: &NodeDirectory) -> Result<Authority, CommandError> {
+    let path = directory.tls();
+    let doing = || format!("read the cluster's authority in {}", path.display());
+    let missing = || {
+        CommandError::new(code::FILE, doing(), "there is no ca.key in it")
+            .next("copy ca.key from another pacemaker, readable by nobody else")
+    };
+    Authority::load(&path)
+        .map_err(|error| CommandError::new(code::FILE, doing(), chain(&error)))?
+        .ok_or_else(missing)
+}
+
+/// A pacemaker does not show a certificate that has ended or soon will; it needs nobody to sign one.
+fn refresh_own(directory: &NodeDirectory, tls: &Tls) {
+    if now() < tls.renew_at() {
+        return;
+    }
+    if let Err(error) = sign_own(directory, tls) {
+        tracing::warn!(error, "the certificate is not renewed");
     }
 }
 

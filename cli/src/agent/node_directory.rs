@@ -18,6 +18,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use common::id::NodeId;
+use pacemaker::{ClusterSettings, JoinTokenRecord};
 use pacemaker_client::tls::NodeIdentity;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,7 @@ use crate::error::{CommandError, chain, code};
 
 const NODE_FILE: &str = "node.json";
 const PACEMAKERS_FILE: &str = "pacemakers.json";
+const FOUNDING_FILE: &str = "founding.json";
 const ADDRESSES_FILE: &str = "addresses.json";
 /// The key of the authority, among the files of `tls/`.
 const AUTHORITY_KEY_FILE: &str = "ca.key";
@@ -60,6 +62,31 @@ pub(crate) struct NodeRecord {
     pub(crate) given: NodeSettings,
 }
 
+/// What a cluster begins with; said by `pm cluster init`, done by the first start of its pacemaker.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Founding {
+    /// Appended to every generated hostname.
+    pub(crate) hostname: String,
+    /// May do everything.
+    pub(crate) administrator_token: String,
+    /// Times that the cluster keeps to.
+    pub(crate) settings: ClusterSettings,
+    /// Handed out before anything ran.
+    pub(crate) join_tokens: Vec<JoinTokenRecord>,
+}
+
+impl Founding {
+    /// What stands in its place where no cluster begins.
+    pub(crate) fn nothing() -> Result<Self, CommandError> {
+        Ok(Self {
+            hostname: "localhost".to_owned(),
+            administrator_token: random_text()?,
+            settings: ClusterSettings::default(),
+            join_tokens: Vec::new(),
+        })
+    }
+}
+
 /// Where a node listens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NodeAddresses {
@@ -77,7 +104,15 @@ pub(crate) struct NodeAddresses {
 impl NodeDirectory {
     /// Makes the directory if needed, and locks it; refuses one that holds something else.
     pub(crate) fn lock(path: &Path) -> Result<Self, CommandError> {
-        let locked = LockedDirectory::lock(path)?;
+        LockedDirectory::lock(path).and_then(Self::of)
+    }
+
+    /// Locks a directory that an earlier process has left; never makes one.
+    pub(crate) fn lock_existing(path: &Path) -> Result<Self, CommandError> {
+        LockedDirectory::lock_existing(path).and_then(Self::of)
+    }
+
+    fn of(locked: LockedDirectory) -> Result<Self, CommandError> {
         if locked.path().join("secrets.json").exists() {
             return Err(CommandError::new(
                 code::IN_USE,
@@ -142,19 +177,6 @@ impl NodeDirectory {
         })
     }
 
-    /// PEM of the authority's key, on a node that may sign.
-    pub(crate) fn authority_key(&self) -> Result<Option<String>, CommandError> {
-        let path = self.tls().join(AUTHORITY_KEY_FILE);
-        match std::fs::read_to_string(&path) {
-            Ok(key) => Ok(Some(key)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(CommandError::file(
-                format!("read {}", path.display()),
-                &error,
-            )),
-        }
-    }
-
     /// Where certificates and keys are.
     pub(crate) fn tls(&self) -> PathBuf {
         self.path().join("tls")
@@ -169,6 +191,21 @@ impl NodeDirectory {
     pub(crate) fn keep_pacemakers(&self, pacemakers: &[String]) -> Result<(), CommandError> {
         let kept = &pacemakers[..pacemakers.len().min(PACEMAKERS_MAX)];
         self.write(PACEMAKERS_FILE, &kept)
+    }
+
+    /// What the cluster begins with, on its first node before it has begun.
+    pub(crate) fn founding(&self) -> Result<Option<Founding>, CommandError> {
+        self.read(FOUNDING_FILE)
+    }
+
+    /// Keeps what the cluster begins with.
+    pub(crate) fn keep_founding(&self, founding: &Founding) -> Result<(), CommandError> {
+        self.write(FOUNDING_FILE, founding)
+    }
+
+    /// The cluster has begun: the administrator's token is needed here no longer.
+    pub(crate) fn forget_founding(&self) -> Result<(), CommandError> {
+        self.remove(FOUNDING_FILE)
     }
 
     /// Tells others where this process listens.

@@ -72,7 +72,7 @@ impl NodePlan {
         let name = settings.name.unwrap_or_else(machine_name);
         short("name", &name)?;
         if let Some(zone) = &settings.zone {
-            short("zone", zone)?;
+            word_of_manifests("zone", zone)?;
         }
         for tag in &settings.tags {
             short("tags", &tag.key)?;
@@ -143,6 +143,20 @@ fn short(field: &str, text: &str) -> Result<(), CommandError> {
     let is_plain = !text.chars().any(char::is_control);
     if text.is_empty() || text.len() > TEXT_MAX_BYTES || !is_plain {
         let rule = format!("has 1 to {TEXT_MAX_BYTES} bytes and no control characters");
+        return Err(invalid(field, rule));
+    }
+    Ok(())
+}
+
+/// What a manifest can name.
+fn word_of_manifests(field: &str, text: &str) -> Result<(), CommandError> {
+    short(field, text)?;
+    if !text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+    {
+        let rule =
+            "has letters, digits, dots, hyphens and underscores, so that manifests can name it";
         return Err(invalid(field, rule));
     }
     Ok(())
@@ -297,6 +311,7 @@ mod tests {
         check(|settings| settings.roles = Some(Vec::new()), "roles");
         check(|settings| settings.name = Some(String::new()), "name");
         check(|settings| settings.zone = Some("x".repeat(129)), "zone");
+        check(|settings| settings.zone = Some("a b".to_owned()), "zone");
         check(
             |settings| settings.listen = Some("a.example:1".parse().unwrap()),
             "listen",

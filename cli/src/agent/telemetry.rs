@@ -50,7 +50,12 @@ pub(crate) fn start(path: &Path, stderr_level: LevelFilter) -> io::Result<()> {
 }
 
 /// Warnings that the pacemaker does not answer, which it cannot while it reads its log.
-const EXPECTED_AT_START: [&str; 3] = ["heart::report", "router::report", "router::table"];
+const EXPECTED_AT_START: [&str; 4] = [
+    "heart::follow",
+    "heart::report",
+    "router::report",
+    "router::table",
+];
 
 /// Set once the pacemaker has answered; a start that never gets there fails with its own error.
 static HAS_STARTED: AtomicBool = AtomicBool::new(false);

@@ -37,6 +37,9 @@ pub(crate) struct AgentArguments {
     /// in the data directory has everything.
     #[arg(long)]
     pub(crate) verbose: bool,
+    /// Stop the applications that run from the data directory of an agent that has ended, and end.
+    #[arg(long, conflicts_with_all = ["join", "join_file"])]
+    pub(crate) stop: bool,
 }
 
 /// Where the configuration file is.

@@ -1,6 +1,6 @@
 //! The application processes of a data directory, seen without a heart.
 //!
-//! Used when a `pm dev` has ended: to say what goes on running, and to stop it. Knows only what the
+//! Used when a `pm dev` or a `pm agent` has ended: to say what goes on running, and to stop it. Knows only what the
 //! heart's shims leave on disk; never touches a process that those records do not name.
 
 use std::path::Path;
