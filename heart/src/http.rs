@@ -1,14 +1,14 @@
 //! The heart's part of the node's API: the output of instances.
 //!
-//! `GET /v1/heart/instances/{instance}/log?after=OFFSET&tail=LINES&follow=true`, for bearers of a
-//! token whose hash is configured. Offsets count bytes since the instance's first output.
+//! `GET /v1/heart/instances/{instance}/log?after=OFFSET&tail=LINES&follow=true`, for pacemakers that
+//! show their certificate, and for bearers of a token whose hash is configured. Offsets count bytes since the instance's first output.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -16,6 +16,8 @@ use axum::{Json, Router};
 use common::api::{LOG_END, LOG_OFFSET, PROBLEM_CONTENT_TYPE, Problem, WATCH_SECONDS, paths};
 use common::digest::Digest;
 use common::id::InstanceId;
+use common::node::Role;
+use pacemaker_client::tls::{PeerIdentity, wall_clock};
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -67,13 +69,15 @@ async fn instance_log(
     State(logs): State<Arc<Logs>>,
     Path(instance): Path<u64>,
     Query(query): Query<LogQuery>,
+    peer: Option<Extension<PeerIdentity>>,
     headers: HeaderMap,
 ) -> Response {
-    if !is_authorized(&headers, &logs.token_hashes) {
+    let is_pacemaker = peer.is_some_and(|Extension(peer)| is_pacemaker(&peer));
+    if !is_pacemaker && !is_authorized(&headers, &logs.token_hashes) {
         return problem(
             StatusCode::UNAUTHORIZED,
             "unauthorized",
-            "A valid bearer token is needed.",
+            "A valid bearer token or a pacemaker's certificate is needed.",
             "reading an instance's log: send `Authorization: Bearer <token>`",
         );
     }
@@ -147,6 +151,11 @@ fn answer(chunk: Chunk) -> Response {
         (LOG_END, "false".to_owned()),
     ];
     (headers, chunk.bytes).into_response()
+}
+
+/// An application's output is for those who decide, not for every node of the cluster.
+fn is_pacemaker(peer: &PeerIdentity) -> bool {
+    peer.roles.contains(&Role::Pacemaker) && !peer.is_expired_at(wall_clock())
 }
 
 /// Hashes are compared, so that the time taken says nothing about a token.

@@ -1,6 +1,7 @@
 //! The role's own routes on the node's API port: what an operator asks a router.
 //!
-//! For bearers of a token whose hash is configured; nobody else learns anything.
+//! For pacemakers that show their certificate, and for bearers of a token whose hash is configured;
+//! nobody else learns anything.
 
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use axum::{Json, Router};
 use common::api::{PROBLEM_CONTENT_TYPE, Problem};
 use common::digest::Digest;
 use common::id::Generation;
+use common::node::Role;
+use pacemaker_client::tls::{PeerIdentity, wall_clock};
 use serde::Serialize;
 
 use crate::worker::Shared;
@@ -41,13 +44,14 @@ pub(crate) fn routes(shared: Arc<Shared>, token_hashes: Vec<String>) -> Router {
         .with_state(shared)
 }
 
-/// Lets a request pass whose bearer token is known.
+/// Lets a request pass whose certificate or bearer token allows it.
 async fn authorize(
     State(token_hashes): State<Arc<[String]>>,
     request: Request,
     next: Next,
 ) -> Response {
-    if is_authorized(request.headers(), &token_hashes) {
+    let peer = request.extensions().get::<PeerIdentity>();
+    if peer.is_some_and(is_pacemaker) || is_authorized(request.headers(), &token_hashes) {
         return next.run(request).await;
     }
     let status = StatusCode::UNAUTHORIZED;
@@ -60,6 +64,10 @@ async fn authorize(
     };
     let headers = [(header::CONTENT_TYPE, PROBLEM_CONTENT_TYPE)];
     (status, headers, Json(problem)).into_response()
+}
+
+fn is_pacemaker(peer: &PeerIdentity) -> bool {
+    peer.roles.contains(&Role::Pacemaker) && !peer.is_expired_at(wall_clock())
 }
 
 /// Hashes are compared, so that the time taken says nothing about a token.
