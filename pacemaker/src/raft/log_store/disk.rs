@@ -81,12 +81,39 @@ impl fmt::Debug for Disk {
 impl Disk {
     /// Opens the file, checks every page and record of it, and reads its end.
     pub(super) fn open(path: &Path) -> Result<(Self, Tail), OpenError> {
+        Self::of(path, || open_checked(path))
+    }
+
+    /// The same on a simulated disk; an empty one gets an empty log.
+    #[cfg(test)]
+    pub(super) fn simulated(backend: impl redb::StorageBackend) -> Result<(Self, Tail), OpenError> {
+        let path = Path::new("simulated");
+        Self::of(path, || {
+            let is_new = backend.len().is_ok_and(|length| length == 0);
+            let database = builder()
+                .create_with_backend(backend)
+                .map_err(|error| refused(path, error))?;
+            if !is_new {
+                return check(path, database);
+            }
+            format(&database).map_err(|source| OpenError::Io {
+                path: path.to_owned(),
+                source,
+            })?;
+            Ok(database)
+        })
+    }
+
+    fn of(
+        path: &Path,
+        open: impl FnOnce() -> Result<Database, OpenError>,
+    ) -> Result<(Self, Tail), OpenError> {
         let broken = |source: io::Error| OpenError::Damaged {
             path: path.to_owned(),
             source,
         };
         // The store panics on some damage; at this place that is one more way to say "damaged".
-        let opened = catch_unwind(AssertUnwindSafe(|| open_checked(path)));
+        let opened = catch_unwind(AssertUnwindSafe(open));
         let database = opened
             .unwrap_or_else(|_| Err(broken(damaged("the store gave up while reading it"))))?;
         let disk = Self { database };
@@ -177,7 +204,7 @@ fn open_checked(path: &Path) -> Result<Database, OpenError> {
         return create(path).map_err(fail);
     }
     let started = Instant::now();
-    let mut database = loop {
+    let database = loop {
         match builder().open(path) {
             Ok(database) => break database,
             Err(DatabaseError::DatabaseAlreadyOpen) if started.elapsed() < BUSY_PATIENCE => {
@@ -195,6 +222,10 @@ fn open_checked(path: &Path) -> Result<Database, OpenError> {
             Err(error) => return Err(refused(path, error)),
         }
     };
+    check(path, database)
+}
+
+fn check(path: &Path, mut database: Database) -> Result<Database, OpenError> {
     match database.check_integrity() {
         Ok(true) => Ok(database),
         Ok(false) => Err(OpenError::Damaged {
@@ -239,6 +270,15 @@ fn create(path: &Path) -> io::Result<Database> {
         std::fs::remove_file(&temporary)?;
     }
     let database = builder().create(&temporary).map_err(io::Error::other)?;
+    format(&database)?;
+    std::fs::rename(&temporary, path)?;
+    if let Some(directory) = path.parent() {
+        sync_directory(directory)?;
+    }
+    Ok(database)
+}
+
+fn format(database: &Database) -> io::Result<()> {
     let mut transaction = database.begin_write().map_err(io::Error::other)?;
     transaction
         .set_durability(Durability::Immediate)
@@ -249,10 +289,5 @@ fn create(path: &Path) -> io::Result<Database> {
         meta.insert(FORMAT, FORMAT_VERSION)
             .map_err(io::Error::other)?;
     }
-    transaction.commit().map_err(io::Error::other)?;
-    std::fs::rename(&temporary, path)?;
-    if let Some(directory) = path.parent() {
-        sync_directory(directory)?;
-    }
-    Ok(database)
+    transaction.commit().map_err(io::Error::other)
 }

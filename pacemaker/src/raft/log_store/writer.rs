@@ -1,4 +1,4 @@
-//! The thread that writes the log: everything that waits, in one durable commit.
+//! What writes the log: everything that waits, in one durable commit.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -54,57 +54,100 @@ pub(super) enum Write {
     },
 }
 
-/// The thread that writes.
-pub(super) struct WriterThread {
-    pub(super) disk: Arc<Disk>,
-    pub(super) tail: Arc<Mutex<Tail>>,
-    pub(super) waiting: mpsc::Receiver<Write>,
-    pub(super) flush_seconds: Histogram,
-}
-
-impl WriterThread {
-    /// Writes until the last log store is gone.
-    ///
+/// Writes what waits; a thread runs it, and in a simulation a task does.
+pub(crate) struct Writer {
+    disk: Arc<Disk>,
+    tail: Arc<Mutex<Tail>>,
+    waiting: mpsc::Receiver<Write>,
+    flush_seconds: Histogram,
+    /// What goes into the next transaction.
+    batch: Vec<Write>,
+    /// Written with the next transaction.
+    committed: Option<Vec<u8>>,
     /// After an error nothing is written any more: what is on disk is then unknown, every waiter
     /// hears of it, and openraft stops for good.
-    pub(super) fn run(mut self) {
-        let mut failed: Option<String> = None;
-        let mut committed: Option<Vec<u8>> = None;
-        let mut batch = Vec::new();
-        while let Some(first) = self.waiting.blocking_recv() {
-            batch.push(first);
-            while batch.len() < BATCH_LENGTH {
-                let Ok(next) = self.waiting.try_recv() else {
-                    break;
-                };
-                batch.push(next);
-            }
-            let is_empty = batch
-                .iter()
-                .all(|write| matches!(write, Write::Committed { .. }));
-            for write in &batch {
-                if let Write::Committed { record } = write {
-                    committed = Some(record.clone());
-                }
-            }
-            if failed.is_none() && !is_empty {
-                let started = Instant::now();
-                let record = committed.take();
-                // The store panics on some damage; who waits must hear of that as of any failure.
-                let commit = AssertUnwindSafe(|| self.commit(&batch, record.as_deref()));
-                let written = catch_unwind(commit)
-                    .unwrap_or_else(|_| Err(io::Error::other("the store gave up while writing")));
-                if let Err(error) = written {
-                    tracing::error!(%error, "writing the log failed; nothing more is written");
-                    failed = Some(error.to_string());
-                }
-                self.flush_seconds.observe(started.elapsed().as_secs_f64());
-            }
-            self.answer(batch.drain(..), failed.as_deref());
+    failed: Option<String>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        disk: Arc<Disk>,
+        tail: Arc<Mutex<Tail>>,
+        waiting: mpsc::Receiver<Write>,
+        flush_seconds: Histogram,
+    ) -> Self {
+        Self {
+            disk,
+            tail,
+            waiting,
+            flush_seconds,
+            batch: Vec::new(),
+            committed: None,
+            failed: None,
         }
-        if failed.is_none()
-            && committed.is_some()
-            && let Err(error) = self.commit(&[], committed.as_deref())
+    }
+
+    /// Writes until the last log store is gone.
+    pub(super) fn run(mut self) {
+        while let Some(first) = self.waiting.blocking_recv() {
+            self.take(first);
+            self.flush();
+        }
+        self.close();
+    }
+
+    /// The same on a simulated machine, whose disk takes its time for each flush.
+    #[cfg(test)]
+    pub(crate) async fn run_simulated<F: Future<Output = ()>>(mut self, flushing: impl Fn() -> F) {
+        while let Some(first) = self.waiting.recv().await {
+            self.take(first);
+            flushing().await;
+            self.flush();
+        }
+        self.close();
+    }
+
+    fn take(&mut self, first: Write) {
+        self.batch.push(first);
+        while self.batch.len() < BATCH_LENGTH {
+            let Ok(next) = self.waiting.try_recv() else {
+                break;
+            };
+            self.batch.push(next);
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut is_empty = true;
+        for write in &self.batch {
+            if let Write::Committed { record } = write {
+                self.committed = Some(record.clone());
+            } else {
+                is_empty = false;
+            }
+        }
+        if self.failed.is_none() && !is_empty {
+            let started = Instant::now();
+            let record = self.committed.take();
+            // The store panics on some damage; who waits must hear of that as of any failure.
+            let commit = AssertUnwindSafe(|| self.commit(&self.batch, record.as_deref()));
+            let written = catch_unwind(commit)
+                .unwrap_or_else(|_| Err(io::Error::other("the store gave up while writing")));
+            if let Err(error) = written {
+                tracing::error!(%error, "writing the log failed; nothing more is written");
+                self.failed = Some(error.to_string());
+            }
+            self.flush_seconds.observe(started.elapsed().as_secs_f64());
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        self.answer(batch.drain(..));
+        self.batch = batch;
+    }
+
+    fn close(&self) {
+        if self.failed.is_none()
+            && self.committed.is_some()
+            && let Err(error) = self.commit(&[], self.committed.as_deref())
         {
             tracing::warn!(%error, "noting what is committed failed; a restart takes longer");
         }
@@ -149,15 +192,15 @@ impl WriterThread {
         transaction.commit().map_err(io::Error::other)
     }
 
-    fn answer(&self, batch: impl Iterator<Item = Write>, failed: Option<&str>) {
-        let result = || match failed {
-            Some(why) => Err(io::Error::other(why.to_owned())),
+    fn answer(&self, batch: impl Iterator<Item = Write>) {
+        let result = || match &self.failed {
+            Some(why) => Err(io::Error::other(why.clone())),
             None => Ok(()),
         };
         for write in batch {
             match write {
                 Write::Append { write, done, .. } => {
-                    if failed.is_none() {
+                    if self.failed.is_none() {
                         let mut tail = self.tail.lock();
                         if let Ok(tail) = &mut tail {
                             tail.durable(write);
