@@ -218,7 +218,14 @@ async fn start_over(
     let raft = Raft::new(member, Arc::new(config), network, log, machine)
         .await
         .map_err(|error| OpenError::Start(error.into()))?;
-    if let Some(place) = founder {
+    let known = raft.metrics().borrow_watched().membership_config.clone();
+    if known.voter_ids().eq([member]) {
+        // A voter alone need not wait for the silence of a leader that is not there.
+        raft.trigger()
+            .elect(false)
+            .await
+            .map_err(|error| OpenError::Start(error.into()))?;
+    } else if let Some(place) = founder {
         initialize(&raft, member, place).await?;
     }
     Ok(Proposer {
@@ -242,6 +249,9 @@ fn config() -> Config {
         api_channel_size: Some(WAITING_REQUESTS),
         enable_pre_vote: Some(true),
         quorum_loss_probe_interval: Some(QUORUM_LOSS_SILENCE_MS),
+        // What a leader sent before its own disk had it may be gone after a crash: leading on in the
+        // same term, it would give the same log id to another entry, and the members would differ.
+        enable_leader_restore: Some(false),
         ..Config::default()
     }
 }
