@@ -78,6 +78,8 @@ pub mod paths {
     pub const JOIN: &str = "/v1/join";
     /// POST [`CertificateRequest`](super::CertificateRequest) → [`CertificateAnswer`](super::CertificateAnswer), with the present certificate.
     pub const CERTIFICATES: &str = "/v1/certificates";
+    /// GET: where pacemakers answer now, a list of `https://host:port`.
+    pub const PACEMAKERS: &str = "/v1/pacemakers";
     /// POST [`CreateJoinToken`](super::CreateJoinToken) → 201 [`JoinTokenCreated`](super::JoinTokenCreated).
     pub const JOIN_TOKENS: &str = "/v1/cluster/join-tokens";
     /// GET: [`ClusterStatus`](super::ClusterStatus).

@@ -182,14 +182,7 @@ impl Authority {
         now: Timestamp,
         ttl: Span,
     ) -> Result<String, AuthorityError> {
-        if signing_request.len() > REQUEST_MAX_BYTES {
-            return Err(AuthorityError::Request);
-        }
-        let mut request = CertificateSigningRequestParams::from_pem(signing_request)
-            .map_err(|_| AuthorityError::Request)?;
-        if *request.public_key.algorithm() != PKCS_ECDSA_P256_SHA256 {
-            return Err(AuthorityError::Request);
-        }
+        let mut request = read_request(signing_request)?;
         request.params = lasting(now, ttl)?;
         let uri = subject.to_string().try_into();
         request.params.subject_alt_names = vec![SanType::URI(uri.map_err(AuthorityError::Sign)?)];
@@ -202,6 +195,15 @@ impl Authority {
         ];
         let signed = request.signed_by(&self.issuer);
         Ok(signed.map_err(AuthorityError::Sign)?.pem())
+    }
+
+    /// Says whether [`Authority::sign`] would take this request.
+    ///
+    /// # Errors
+    /// As it would.
+    #[expect(clippy::unused_self, reason = "it is the authority that is asked")]
+    pub(crate) fn check_request(&self, signing_request: &str) -> Result<(), AuthorityError> {
+        read_request(signing_request).map(|_| ())
     }
 
     /// Makes an identity for this machine itself, with a new key.
@@ -233,6 +235,19 @@ impl Authority {
         let authority = self.certificate.clone();
         Ok(NodeIdentity::new(certificate, key.to_owned(), authority)?)
     }
+}
+
+/// A request of a node's kind of key, whose signature shows that the one who asks has the key.
+fn read_request(signing_request: &str) -> Result<CertificateSigningRequestParams, AuthorityError> {
+    if signing_request.len() > REQUEST_MAX_BYTES {
+        return Err(AuthorityError::Request);
+    }
+    let request = CertificateSigningRequestParams::from_pem(signing_request)
+        .map_err(|_| AuthorityError::Request)?;
+    if *request.public_key.algorithm() != PKCS_ECDSA_P256_SHA256 {
+        return Err(AuthorityError::Request);
+    }
+    Ok(request)
 }
 
 /// A certificate for so long from now on, of nobody yet.

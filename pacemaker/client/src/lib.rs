@@ -192,6 +192,16 @@ impl Client {
             .await
     }
 
+    /// Where pacemakers answer now, as `https://host:port`; see [`Client::set_endpoints`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn pacemakers(&self) -> Result<Vec<String>, Error> {
+        self.transport
+            .get("list the pacemakers", paths::PACEMAKERS, &[])
+            .await
+    }
+
     /// Tells the leader what this node sees.
     ///
     /// # Errors

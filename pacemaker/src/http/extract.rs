@@ -106,6 +106,11 @@ fn body_failure(error: BytesRejection) -> Failure {
 pub(crate) struct Key(Option<String>);
 
 impl Key {
+    /// As the client gave it.
+    pub(crate) fn text(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+
     /// The command, to have its effect once under this key.
     pub(crate) fn once(self, command: Command) -> Command {
         match self.0 {

@@ -1,5 +1,7 @@
 //! Nodes: registration, assignments, and the logs that they keep.
 
+pub(crate) mod administration;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use http::{HeaderName, StatusCode};
 use pacemaker_core::command::{Command, Outcome};
 
 use crate::http::Api;
+use crate::http::authentication::{Caller, removed};
 use crate::http::error::{Answer, Failure, chain};
 use crate::http::extract::{Json, Key, Path, Query};
 use crate::http::watch::{WatchQuery, watch};
@@ -30,11 +33,16 @@ pub(crate) async fn list(State(api): State<Arc<Api>>) -> axum::Json<Vec<Node>> {
 /// POST [`paths::NODES`].
 pub(crate) async fn register(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     key: Key,
     Json(description): Json<NodeDescription>,
 ) -> Answer<axum::Json<NodeRegistered>> {
-    let command = key.once(Command::RegisterNode { description });
-    let Outcome::Node(node) = api.propose(command).await? else {
+    let command = match caller.node() {
+        // It has joined, and is who its certificate says.
+        Some(node) => Command::DescribeNode { node, description },
+        None => Command::RegisterNode { description },
+    };
+    let Outcome::Node(node) = api.propose(key.once(command)).await? else {
         return Err(odd_outcome());
     };
     Ok(axum::Json(NodeRegistered { node }))
@@ -43,12 +51,17 @@ pub(crate) async fn register(
 /// GET [`paths::ASSIGNMENT`].
 pub(crate) async fn assignment(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(node): Path<NodeId>,
     Query(query): Query<WatchQuery>,
 ) -> Answer<Response> {
+    caller.speaks_for(node)?;
     watch(&api, &query, |api, after| {
         let term = api.proposer.status().term;
         api.replica.read(|state| {
+            if state.was_removed(node) {
+                return Err(removed(node));
+            }
             let generation = state
                 .assignment_generation(node)
                 .ok_or_else(|| missing(node))?;
@@ -88,11 +101,15 @@ pub(crate) async fn instance_log(
     let path = paths::HEART_INSTANCE_LOG.replace("{instance}", &instance.to_string());
     let base = node.description.api.trim_end_matches('/');
     let url = format!("{base}{path}?{}", query.unwrap_or_default());
-    let answer = api
+    let client = api
         .nodes
-        .get(url)
-        .bearer_auth(&api.node_token)
-        .timeout(HEART_PATIENCE)
+        .to(node.id)
+        .map_err(|error| Failure::internal("making a client for a node", &error))?;
+    let mut request = client.get(url).timeout(HEART_PATIENCE);
+    if !api.nodes.is_tls() {
+        request = request.bearer_auth(&api.node_token);
+    }
+    let answer = request
         .send()
         .await
         .map_err(|error| {
@@ -115,7 +132,7 @@ pub(crate) async fn instance_log(
             "node_refused",
             "The node refuses the pacemaker.",
             format!(
-                "Node {} ({}) does not accept the token of this pacemaker; give both the same node token.",
+                "Node {} ({}) does not accept this pacemaker: its certificate, or else its node token.",
                 node.id, node.description.name
             ),
         ));

@@ -49,7 +49,10 @@ fn build() -> Value {
                     "content": { PROBLEM_CONTENT_TYPE: { "schema": problem } },
                 },
             },
-            "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer" } },
+            "securitySchemes": {
+                "bearer": { "type": "http", "scheme": "bearer" },
+                "certificate": { "type": "mutualTLS" },
+            },
         },
     })
 }
@@ -69,7 +72,12 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
     );
     let (security, access) = match endpoint.access {
         Access::Public => (json!([]), "Anyone."),
-        Access::Node => (json!([{ "bearer": [] }]), "Nodes and administrators."),
+        Access::Peer => (json!([{ "certificate": [] }]), "Pacemakers."),
+        Access::Renewal => (json!([{ "certificate": [] }]), "Nodes."),
+        Access::Node | Access::Roles(_) => (
+            json!([{ "bearer": [] }, { "certificate": [] }]),
+            "Nodes and administrators.",
+        ),
         Access::Administrator => (json!([{ "bearer": [] }]), "Administrators."),
     };
     let mut operation = json!({
