@@ -48,6 +48,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         member: identity.member,
         incarnation: identity.incarnation.clone(),
         cluster: config.cluster.as_ref().map(|cluster| cluster.id.clone()),
+        tls: config.tls.clone(),
         node_token: config.node_token.clone(),
         replica: Arc::clone(&replica),
     });
@@ -104,9 +105,10 @@ async fn start_with(
         proposer.clone(),
         Arc::clone(replica),
         group.peers.clone(),
+        packages.fetches.clone(),
         StatusSource {
             data_dir: config.data_dir.clone(),
-            certificate_expires: Arc::new(|| None),
+            tls: config.tls.clone(),
         },
     );
     let api = Arc::new(Api {

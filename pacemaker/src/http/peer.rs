@@ -9,6 +9,7 @@ use common::node::Role;
 use http::header::{AUTHORIZATION, CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper_util::rt::TokioIo;
+use pacemaker_client::tls::{PeerIdentity, wall_clock};
 
 use crate::http::Api;
 use crate::http::error::Failure;
@@ -16,7 +17,8 @@ use crate::peer::{self, Hello, MEMBER_REMOVED, PROTOCOL, Service, headers};
 
 /// GET [`paths::PEER`](common::api::paths::PEER).
 pub(crate) async fn connect(State(api): State<Arc<Api>>, mut request: Request) -> Response {
-    let hello = match admit(&api, request.headers()) {
+    let identity = request.extensions().get::<PeerIdentity>().cloned();
+    let hello = match admit(&api, request.headers(), identity.as_ref()) {
         Ok(hello) => hello,
         Err(refusal) => return refusal.into_response(),
     };
@@ -52,8 +54,16 @@ pub(crate) async fn connect(State(api): State<Arc<Api>>, mut request: Request) -
 }
 
 /// Says who comes in, or why not.
-fn admit(api: &Api, request: &HeaderMap) -> Result<Hello, Refusal> {
-    if !is_known(api, request) {
+fn admit(
+    api: &Api,
+    request: &HeaderMap,
+    identity: Option<&PeerIdentity>,
+) -> Result<Hello, Refusal> {
+    let is_known = match &api.tls {
+        Some(_) => identity.is_some_and(is_pacemaker),
+        None => has_token(api, request),
+    };
+    if !is_known {
         return Err(Refusal {
             code: "unauthenticated",
             failure: Failure::unauthenticated("Only pacemakers of this cluster may ask this."),
@@ -77,6 +87,10 @@ fn admit(api: &Api, request: &HeaderMap) -> Result<Hello, Refusal> {
         let failure = Failure::new(StatusCode::FORBIDDEN, code, title, detail);
         Err(Refusal { code, failure })
     };
+    if identity.is_some_and(|identity| identity.node.0 != hello.member) {
+        let detail = format!("The certificate is not of node {}.", hello.member);
+        return refuse("not_this_node", detail);
+    }
     if hello.is_foreign(api.peers.credentials().cluster().as_deref()) {
         let detail = "It belongs to another cluster.".to_owned();
         return refuse("cluster_mismatch", detail);
@@ -115,8 +129,13 @@ fn may_be_unknown(api: &Api, member: u64) -> bool {
     })
 }
 
+/// True for a certificate that lets its node be a pacemaker now; its cluster has been checked.
+fn is_pacemaker(identity: &PeerIdentity) -> bool {
+    identity.roles.contains(&Role::Pacemaker) && !identity.is_expired_at(wall_clock())
+}
+
 /// True for one that shows the token that nodes of this cluster have where there is no TLS.
-fn is_known(api: &Api, request: &HeaderMap) -> bool {
+fn has_token(api: &Api, request: &HeaderMap) -> bool {
     let shown = request
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));

@@ -10,6 +10,7 @@ use common::api::{ClusterStatus, MemberPart, MemberView};
 use common::id::{Generation, NodeId};
 use common::node::{Node, Role};
 use common::time::{Span, Timestamp};
+use pacemaker_client::tls::Tls;
 use serde::{Deserialize, Serialize};
 
 use super::Members;
@@ -34,8 +35,8 @@ pub(crate) struct MemberStatus {
 pub(crate) struct StatusSource {
     /// The directory that holds the log.
     pub(crate) data_dir: PathBuf,
-    /// When its certificate ends, when it has one.
-    pub(crate) certificate_expires: Arc<dyn Fn() -> Option<Timestamp> + Send + Sync>,
+    /// Its certificate, when it has one.
+    pub(crate) tls: Option<Tls>,
 }
 
 impl fmt::Debug for StatusSource {
@@ -122,7 +123,7 @@ impl Members {
         MemberStatus {
             applied: self.replica.applied(),
             disk_available: available(&self.source.data_dir),
-            certificate_expires: (self.source.certificate_expires)(),
+            certificate_expires: self.source.tls.as_ref().map(Tls::expires),
             release: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -6,12 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::id::NodeId;
 use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Body;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use pacemaker_client::tls::{Expect, Tls};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::replica::Replica;
 
@@ -20,6 +24,9 @@ pub(crate) const PROTOCOL: &str = "pm-peer/1";
 /// How long unacknowledged bytes may lie in the network before the connection counts as cut. TCP
 /// itself would wait for minutes, and go on slowly after a cut that has healed.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(3);
+
+/// A node is known by the number in its certificate; names are not looked at.
+const ANY_NAME: &str = "paasmaker";
 
 /// The headers of the handshake, in both directions.
 pub(crate) mod headers {
@@ -50,6 +57,8 @@ pub(crate) struct Credentials {
     pub(crate) incarnation: String,
     /// The cluster of its identity; without one, that of its state.
     pub(crate) cluster: Option<String>,
+    /// Where there are certificates: shown, and asked of the peer.
+    pub(crate) tls: Option<Tls>,
     /// Shown where there is no TLS.
     pub(crate) node_token: String,
     /// Where the cluster's id is, once there is one.
@@ -161,6 +170,12 @@ pub(super) async fn connect(
 ) -> Result<(Stream, Hello), ConnectError> {
     let stream = TcpStream::connect(address).await?;
     prepare(&stream)?;
+    let Some(tls) = &credentials.tls else {
+        return upgrade(credentials, target, address, stream).await;
+    };
+    let connector = TlsConnector::from(tls.client_config(Expect::Node(NodeId(target))));
+    let name = ServerName::try_from(ANY_NAME).map_err(io::Error::other)?;
+    let stream = connector.connect(name, stream).await?;
     upgrade(credentials, target, address, stream).await
 }
 
@@ -229,8 +244,12 @@ fn request(
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
     headers.insert(headers::TARGET, HeaderValue::from(target));
-    let bearer = format!("Bearer {}", credentials.node_token);
-    for (name, value) in [(HOST, address), (AUTHORIZATION, &bearer)] {
+    let bearer = match &credentials.tls {
+        Some(_) => None,
+        None => Some(format!("Bearer {}", credentials.node_token)),
+    };
+    let shown = bearer.as_deref().map(|bearer| (AUTHORIZATION, bearer));
+    for (name, value) in [(HOST, address)].into_iter().chain(shown) {
         let mut value = HeaderValue::from_str(value)
             .map_err(|error| ConnectError::Io(io::Error::other(error)))?;
         value.set_sensitive(name == AUTHORIZATION);

@@ -186,6 +186,7 @@ async fn start(directory: &TempDir) -> (Proposer, Arc<Replica>) {
         member: 1,
         incarnation: "first".to_owned(),
         cluster: None,
+        tls: None,
         node_token: "token".to_owned(),
         replica: Arc::clone(&replica),
     });
