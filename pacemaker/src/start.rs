@@ -99,8 +99,12 @@ async fn start_with(
     let pacemakers =
         Pacemakers::new(move || looking.group().into(), connections, &config.node_token);
     let packages = Packages::new(packages, &pacemakers, metrics.clone(), stop.clone());
-    let (leader, leader_loop) =
-        LeaderLoop::new(proposer.clone(), Arc::clone(replica), metrics.clone());
+    let (leader, leader_loop) = LeaderLoop::new(
+        proposer.clone(),
+        Arc::clone(replica),
+        metrics.clone(),
+        nodes.clone(),
+    );
     let members = Members::new(
         proposer.clone(),
         Arc::clone(replica),
@@ -230,10 +234,12 @@ async fn prepare_cluster(
     if config.founder {
         found(config, proposer, replica).await?;
     }
-    for (name, token) in [
+    let configured = [
         ("administrator_token", &config.administrator_token),
         ("node_token", &config.node_token),
-    ] {
+    ];
+    // Where there are certificates, tokens are the founder's and people's.
+    for (name, token) in configured.iter().filter(|_| config.tls.is_none()) {
         let hash = token_hash(token);
         if replica.read(|state| state.token_role(&hash)).is_none() {
             tracing::warn!(
@@ -254,13 +260,7 @@ async fn found(config: &Config, proposer: &Proposer, replica: &Replica) -> Resul
                 None => random_id()?,
             },
             hostname: config.cluster_hostname.clone(),
-            tokens: BTreeMap::from([
-                (
-                    token_hash(&config.administrator_token),
-                    TokenRole::Administrator,
-                ),
-                (token_hash(&config.node_token), TokenRole::Node),
-            ]),
+            tokens: first_tokens(config),
             settings: config.settings,
             join_tokens: config.join_tokens.clone(),
             founder: config.description.clone(),
@@ -277,6 +277,16 @@ async fn found(config: &Config, proposer: &Proposer, replica: &Replica) -> Resul
         propose(proposer, command).await?;
     }
     Ok(())
+}
+
+/// The tokens of a new cluster. One that all nodes share would be worth more than a certificate.
+fn first_tokens(config: &Config) -> BTreeMap<String, TokenRole> {
+    let administrator = token_hash(&config.administrator_token);
+    let mut tokens = BTreeMap::from([(administrator, TokenRole::Administrator)]);
+    if config.tls.is_none() {
+        tokens.insert(token_hash(&config.node_token), TokenRole::Node);
+    }
+    tokens
 }
 
 async fn propose(proposer: &Proposer, command: Command) -> Result<(), Error> {
