@@ -9,6 +9,8 @@
 //!
 //! Never does: change the state other than by proposing, or trust its own plan.
 
+mod probe;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +18,14 @@ use std::time::Duration;
 use common::assignment::{HeartReport, Load, Report, RouterReport};
 use common::id::NodeId;
 use common::time::{Span, Timestamp};
+use pacemaker_client::Connections;
 use pacemaker_core::command::{Command, Outcome};
 use pacemaker_core::sightings::{Sighting, Sightings};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::leader::probe::Prober;
 use crate::metrics::{Metrics, SightingLabel};
 use crate::peer::{Answer, Request};
 use crate::raft::{Proposer, Status};
@@ -82,9 +86,9 @@ impl Leader {
         }
     }
 
-    /// Hands a node's report to the loop here.
+    /// Hands a node's report to the loop here, which hears it only while a majority hears this leader.
     pub(crate) async fn report_here(&self, report: Report) -> Result<(), ReportError> {
-        if !self.proposer.status().is_leader {
+        if !self.proposer.leads_a_majority() {
             return Err(ReportError::NoLeader);
         }
         let message = Message::Report(Box::new(report));
@@ -149,6 +153,7 @@ pub(crate) struct LeaderLoop {
     /// Set while this pacemaker leads and has caught up.
     leading: Option<Status>,
     streak: u32,
+    prober: Prober,
 }
 
 impl LeaderLoop {
@@ -157,6 +162,7 @@ impl LeaderLoop {
         proposer: Proposer,
         replica: Arc<Replica>,
         metrics: Metrics,
+        nodes: Connections,
     ) -> (Leader, Self) {
         let (sender, inbox) = mpsc::channel(INBOX_LENGTH);
         let leader = Leader {
@@ -171,6 +177,7 @@ impl LeaderLoop {
             heard: Heard::default(),
             leading: None,
             streak: 0,
+            prober: Prober::new(nodes),
         };
         (leader, leader_loop)
     }
@@ -180,6 +187,8 @@ impl LeaderLoop {
         let mut changes = self.replica.changes();
         let mut interval = tokio::time::interval(TICK_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looking = tokio::time::interval(probe::LOOK_INTERVAL);
+        looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline = None;
         loop {
             let status = self.proposer.status();
@@ -192,6 +201,16 @@ impl LeaderLoop {
                     Some(message) => self.hear(message),
                     None => return,
                 },
+                node = self.prober.answered() => {
+                    let now = self.replica.now();
+                    self.heard.sightings.probes.insert(node, now);
+                    false
+                }
+                _ = looking.tick(), if self.leading.is_some() => {
+                    let now = self.replica.now();
+                    self.prober.look(&self.replica, &self.heard.sightings, now);
+                    false
+                }
                 changed = changes.changed(), if self.streak < STREAK_MAX => changed.is_ok(),
                 _ = interval.tick() => {
                     self.streak = 0;
@@ -240,6 +259,7 @@ impl LeaderLoop {
             return;
         }
         self.leading = None;
+        self.prober.stop();
         if !status.is_leader {
             return;
         }

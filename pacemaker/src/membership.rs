@@ -20,6 +20,7 @@ use common::node::Role;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::package_store::fetch::Fetches;
 use crate::peer::{Answer, Lane, Peers, Place, Request};
 use crate::raft::{CAUGHT_UP_ENTRIES, Group, Member, ProposeError, Proposer};
 use crate::replica::Replica;
@@ -43,6 +44,7 @@ pub(crate) struct Members {
     proposer: Proposer,
     replica: Arc<Replica>,
     peers: Peers,
+    fetches: Fetches,
     source: StatusSource,
 }
 
@@ -66,12 +68,14 @@ impl Members {
         proposer: Proposer,
         replica: Arc<Replica>,
         peers: Peers,
+        fetches: Fetches,
         source: StatusSource,
     ) -> Self {
         Self {
             proposer,
             replica,
             peers,
+            fetches,
             source,
         }
     }
@@ -148,14 +152,33 @@ impl Members {
             .members
             .iter()
             .filter(|member| !member.is_voter && self.has_caught_up(group, member));
-        let promoted =
-            pacemaker_core::membership::wanted(&nodes(group.voters()), &nodes(numbers(caught_up)));
+        let promoted = self.promoted(group, numbers(caught_up)).await;
         if promoted.is_empty() {
             return Ok(());
         }
         tracing::info!(?promoted, "pacemakers get a vote");
         let promoted = promoted.into_iter().map(|node| node.0).collect();
         self.proposer.promote(promoted).await
+    }
+
+    /// The learners that get a vote: those that have caught up with the packages, too, so that
+    /// what is on a majority stays on a majority.
+    async fn promoted(&self, group: &Group, mut caught_up: BTreeSet<u64>) -> BTreeSet<NodeId> {
+        let voters = nodes(group.voters());
+        loop {
+            let promoted = pacemaker_core::membership::wanted(&voters, &nodes(caught_up.clone()));
+            let mut lacking = BTreeSet::new();
+            for node in &promoted {
+                if !self.fetches.has_all(node.0).await {
+                    lacking.insert(node.0);
+                }
+            }
+            if lacking.is_empty() {
+                return promoted;
+            }
+            tracing::debug!(?lacking, "pacemakers lack packages before they can vote");
+            caught_up = caught_up.difference(&lacking).copied().collect();
+        }
     }
 
     /// Ends a change that a former leader left half done; one of this leader's own ends by itself.

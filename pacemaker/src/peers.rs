@@ -1,7 +1,7 @@
 //! The other pacemakers: who they are at the moment, and HTTP to them.
 //!
 //! Who belongs to the group is what Raft says, asked anew each time; nothing is kept but
-//! connections. Pacemakers have paths of their own, [`REPLICA_PACKAGE`] and [`REPLICA_JOB_LOG`]: who is
+//! connections. Pacemakers have paths of their own, those below `/v1/replicas`: who is
 //! asked there answers with what it has itself and asks nobody else.
 //!
 //! Never does: decide what is sent, or repeat a request.
@@ -22,6 +22,8 @@ use crate::raft;
 
 /// HEAD, GET, PUT of a package's bytes on the disk of the one that is asked.
 pub(crate) const REPLICA_PACKAGE: &str = "/v1/replicas/packages/{digest}";
+/// GET: the digests of packages that the one that is asked lacks, as JSON.
+pub(crate) const REPLICA_PACKAGES: &str = "/v1/replicas/packages";
 /// GET `?after=N`, POST `?offset=N&term=T`: a job's log on the disk of the one that is asked.
 pub(crate) const REPLICA_JOB_LOG: &str = "/v1/replicas/jobs/{job}/log";
 /// `PM-Log-Length`: how long a log is on the disk of the one that answers.
@@ -62,7 +64,7 @@ impl From<raft::Group> for Group {
             me: group.own,
             term: group.term,
             leader: group.leader,
-            voters: vec![group.voters()],
+            voters: group.voter_sets,
             members: group
                 .members
                 .iter()

@@ -11,6 +11,7 @@ mod group;
 mod inbound;
 mod log_store;
 mod network;
+mod room;
 #[cfg(test)]
 mod simulation;
 mod snapshot_files;
@@ -44,6 +45,7 @@ pub(crate) use self::group::{CAUGHT_UP_ENTRIES, Group, Member};
 pub(crate) use self::inbound::{AppendStream, SnapshotReceiver};
 use self::log_store::LogStore;
 pub(crate) use self::network::Network;
+use self::room::Room;
 use self::snapshot_files::SnapshotFiles;
 use self::state_machine::StateMachine;
 pub(crate) use self::types::{StoredLogId, StoredVote};
@@ -125,6 +127,9 @@ pub enum ProposeError {
     /// The leader changed, or could not be reached any more, while the command was under way.
     #[error("the leader changed while the command was under way; whether it had its effect is not known")]
     OutcomeUnknown,
+    /// The disk of the leader's log is full; nothing was changed.
+    #[error("the disk of the leading pacemaker is full")]
+    DiskFull,
     /// The change of the group was refused; nothing was changed.
     #[error("the group of pacemakers cannot be changed so: {0}")]
     Membership(String),
@@ -153,6 +158,7 @@ pub(crate) struct Proposer {
     /// To whom commands go when another leads.
     peers: Peers,
     former: watch::Receiver<Arc<BTreeSet<u64>>>,
+    room: Room,
     /// True once this pacemaker knows that it was taken out of the group.
     removed: Arc<watch::Sender<bool>>,
 }
@@ -234,6 +240,7 @@ async fn start_over(
         metrics,
         peers,
         former,
+        room: Room::of(directory.to_owned()),
         removed: Arc::default(),
     })
 }
@@ -366,6 +373,7 @@ impl Proposer {
                         return Ok(outcome);
                     }
                     Ok(Answer::NotLeader(_)) | Err(CallError::NotSent { .. }) => {}
+                    Ok(Answer::DiskFull) => return Err(ProposeError::DiskFull),
                     Ok(answer) => {
                         tracing::debug!(?answer, "a command may have had its effect");
                         repeatable(&command)?;
@@ -387,6 +395,9 @@ impl Proposer {
         command: &Arc<Command>,
         term: Option<u64>,
     ) -> Result<Here, ProposeError> {
+        if self.raft.is_leader() && !self.room.is_there() {
+            return Err(ProposeError::DiskFull);
+        }
         let proposal = Proposal {
             now: self.replica.now(),
             command: Arc::clone(command),

@@ -188,6 +188,7 @@ impl From<ProposeError> for Failure {
                 "outcome_unknown",
                 format!("{error}. Repeat it with the same Idempotency-Key."),
             ),
+            ProposeError::DiskFull => Self::storage_full("The change"),
             ProposeError::Membership(_) => Self::unavailable("group_busy", error.to_string()),
             ProposeError::Failed(_) => {
                 tracing::error!(error = %chain(&error), "a proposal failed");

@@ -73,6 +73,8 @@ pub(crate) enum Answer {
     Group(Box<Group>),
     /// Nothing was done: only the leader does this, and it may be this one.
     NotLeader(Option<u64>),
+    /// Nothing was done: the disk of the leader's log is full.
+    DiskFull,
     /// Nothing was done, for a reason that a person can read.
     Refused(String),
     /// It may or may not have been done.

@@ -12,6 +12,12 @@ use crate::peer::Place;
 use crate::raft::types::{Seat, TypeConfig};
 use crate::raft::{ProposeError, Proposer};
 
+/// A leader that has heard no majority for so long may have been replaced, and acknowledges nothing to
+/// nodes any more: a heart with exclusive instances takes an acknowledgement for the promise that
+/// they are not started elsewhere within a TTL. Shorter than any TTL (a second at least), longer
+/// than a machine with two compilers on it stalls.
+const MAJORITY_SILENCE: Duration = Duration::from_millis(900);
+
 /// The group at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Group {
@@ -25,6 +31,8 @@ pub(crate) struct Group {
     pub(crate) is_leader: bool,
     /// Everyone in the group, learners too, this pacemaker included when it is in it; by number.
     pub(crate) members: Vec<Member>,
+    /// Those whose majority counts: one set, or two while the group changes.
+    pub(crate) voter_sets: Vec<BTreeSet<u64>>,
     /// True while the last change is not known to be on a majority.
     pub(crate) is_changing: bool,
     /// True while the group goes from one set of voters to another.
@@ -92,6 +100,7 @@ impl Group {
             leader: metrics.current_leader,
             is_leader,
             members: members.collect(),
+            voter_sets: effective.get_joint_config().clone(),
             is_changing: effective.log_id() != metrics.committed_membership_config.log_id(),
             is_joint: effective.get_joint_config().len() > 1,
             last: metrics.last_log_index.unwrap_or(0),
@@ -115,6 +124,16 @@ impl Proposer {
     /// The group as it is now.
     pub(crate) fn group(&self) -> Group {
         Group::of(&self.raft.metrics().borrow_watched())
+    }
+
+    /// True on a leader that a majority has answered lately.
+    pub(crate) fn leads_a_majority(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let is_alone = metrics.membership_config.voter_ids().count() <= 1;
+        let heard = metrics.last_quorum_acked.as_ref();
+        let is_heard = heard.is_some_and(|at| at.elapsed() < MAJORITY_SILENCE);
+        metrics.state == ServerState::Leader && (is_alone || is_heard)
     }
 
     /// Resolves when the group may have become another than `seen`.

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::peer::{Answer, Answers, Append, Appended, Ballot, SnapshotChunk, Transfer};
 use crate::raft::snapshot_files::Image;
 use crate::raft::types::{StoredVote, TypeConfig, Vote};
-use crate::raft::{Here, Proposer, wire};
+use crate::raft::{Here, ProposeError, Proposer, wire};
 
 /// Appends of one stream that wait for openraft; past it, reading the connection waits.
 const APPENDS_WAITING: usize = 64;
@@ -104,6 +104,7 @@ impl Proposer {
             Ok(Here::Unknown) => {
                 Answer::Unknown("the leader changed while the command was under way".to_owned())
             }
+            Err(ProposeError::DiskFull) => Answer::DiskFull,
             Err(error) => Answer::Unknown(error.to_string()),
         }
     }

@@ -1,7 +1,13 @@
 //! A group of pacemakers loses some of them and nothing else.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::assignment::{Report, RouterReport};
+use common::id::NodeId;
+use pacemaker_client::Client;
+
 use crate::group::{Group, workspace};
-use crate::harness::eventually;
+use crate::harness::{NODE, eventually};
 
 #[tokio::test]
 async fn any_pacemaker_takes_writes_and_all_have_them() {
@@ -55,4 +61,38 @@ async fn writes_go_on_when_the_leader_dies_and_it_catches_up_when_it_returns() {
     let stubs = group.stubs(leader).await;
     assert!(stubs.contains(&"before".to_owned()), "{stubs:?}");
     assert!(stubs.contains(&"meanwhile".to_owned()), "{stubs:?}");
+}
+
+#[tokio::test]
+async fn a_leader_that_hears_no_majority_acknowledges_no_report() {
+    let mut group = Group::of(3).await;
+    let leader = group.leader().await;
+    let node = Client::new(&[group.running[&leader].url.clone()], NODE).unwrap();
+    let sequence = AtomicU64::new(0);
+    let report = async || {
+        let report = Report {
+            cluster: String::new(),
+            node: NodeId(1),
+            heart: None,
+            router: Some(RouterReport {
+                incarnation: 1,
+                sequence: sequence.fetch_add(1, Ordering::Relaxed),
+                ..RouterReport::default()
+            }),
+        };
+        node.report(&report).await
+    };
+    eventually("a report is acknowledged", async || report().await.ok()).await;
+
+    for member in (1..=3).filter(|member| *member != leader) {
+        group.crash(member);
+    }
+
+    eventually("no report is acknowledged", async || {
+        report()
+            .await
+            .err()
+            .filter(|error| error.status() == Some(503))
+    })
+    .await;
 }

@@ -15,7 +15,7 @@ use crate::harness::{ADMINISTRATOR, NODE, Pacemaker, config, eventually};
 
 /// Pacemakers by member number; one that is down has its directory only.
 pub(crate) struct Group {
-    directory: TempDir,
+    pub(crate) directory: TempDir,
     addresses: BTreeMap<u64, String>,
     pub(crate) running: BTreeMap<u64, Pacemaker>,
 }
@@ -92,6 +92,11 @@ impl Group {
         self.running[&member].ready().await;
     }
 
+    /// The member's next start is at another address.
+    pub(crate) fn forget_address(&mut self, member: u64) {
+        self.addresses.remove(&member);
+    }
+
     /// Kills a member where it stands.
     pub(crate) fn crash(&mut self, member: u64) {
         self.running.remove(&member).unwrap().crash();
@@ -141,6 +146,24 @@ impl Group {
             let voters = status.members.iter();
             let voters = voters.filter(|member| member.part == common::api::MemberPart::Voter);
             (voters.count() as u64 == count).then_some(())
+        })
+        .await;
+    }
+
+    /// Makes a workspace through anyone, as often as it takes.
+    pub(crate) async fn write(&self, stub: &str) {
+        let client = self.client();
+        eventually("a write is accepted", async || {
+            client.create_workspace(&workspace(stub), stub).await.ok()
+        })
+        .await;
+    }
+
+    /// Waits until a member has a workspace.
+    pub(crate) async fn reaches(&self, member: u64, stub: &str) {
+        eventually("the write has arrived", async || {
+            let stubs = self.stubs(member).await;
+            stubs.contains(&stub.to_owned()).then_some(())
         })
         .await;
     }

@@ -17,10 +17,18 @@ mod job_logs;
 #[cfg(test)]
 mod job_logs_shared;
 #[cfg(test)]
+mod failover;
+#[cfg(test)]
+mod membership;
+#[cfg(test)]
 mod node;
 #[cfg(test)]
 mod packages;
 #[cfg(test)]
 mod packages_shared;
+#[cfg(test)]
+mod secure;
+#[cfg(test)]
+mod security;
 #[cfg(test)]
 mod small_disk;
