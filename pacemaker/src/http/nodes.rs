@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse as _, Response};
 use common::api::{LOG_END, LOG_OFFSET, NodeRegistered, WATCH_SECONDS, paths};
-use common::id::{InstanceId, NodeId};
+use common::id::{Generation, InstanceId, NodeId};
 use common::node::{Node, NodeDescription};
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, StatusCode};
@@ -56,6 +56,11 @@ pub(crate) async fn assignment(
     Query(query): Query<WatchQuery>,
 ) -> Answer<Response> {
     caller.speaks_for(node)?;
+    // A heart that was silent asks from the beginning and takes the answer for the truth: from a
+    // pacemaker that is behind it would start an exclusive instance that runs elsewhere by now.
+    if query.after == Generation(0) {
+        api.proposer.barrier().await?;
+    }
     watch(&api, &query, |api, after| {
         let term = api.proposer.status().term;
         api.replica.read(|state| {
