@@ -5,8 +5,6 @@
 
 mod crew;
 
-use std::collections::BTreeMap;
-
 use common::application::InstanceTypeSpec;
 use common::id::{InstanceId, NodeId};
 use common::instance::{InstanceGoal, InstanceState};
@@ -29,23 +27,39 @@ pub(crate) enum Wanted {
 }
 
 /// What is wanted of the instances of one type of one version.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct TypeDesire {
-    /// For every assigned instance.
-    pub(crate) wanted: BTreeMap<InstanceId, Wanted>,
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct TypeDesire<'a> {
+    /// For every assigned instance, by id.
+    pub(crate) wanted: Vec<(&'a Instance, Wanted)>,
     /// How many more are to be placed.
     pub(crate) missing: u32,
+    /// Nodes where one keeps crashing: another is not tried there.
+    pub(crate) worn: Vec<NodeId>,
+    /// True while some are on nodes that are down, drained or make them crash: what is wanted may
+    /// change with any node.
+    pub(crate) is_moving: bool,
+}
+
+impl TypeDesire<'_> {
+    /// What is wanted of one instance; nothing of one that is not assigned.
+    pub(crate) fn of(&self, id: InstanceId) -> Wanted {
+        self.wanted
+            .binary_search_by_key(&id, |(instance, _)| instance.id)
+            .ok()
+            .and_then(|position| self.wanted.get(position))
+            .map_or(Wanted::Gone, |(_, wanted)| *wanted)
+    }
 }
 
 impl State {
     /// What is wanted of the instances of one type of one version.
-    pub(crate) fn desire(
-        &self,
+    pub(crate) fn desire<'a>(
+        &'a self,
         application: &Application,
         version: &Version,
         spec: &InstanceTypeSpec,
-    ) -> TypeDesire {
-        let assigned: Vec<&Instance> = version
+    ) -> TypeDesire<'a> {
+        let assigned: Vec<&'a Instance> = version
             .instances
             .iter()
             .filter_map(|instance| self.instances.get(instance))
@@ -53,10 +67,10 @@ impl State {
             .collect();
         let goal = goal_of_type(application, version, spec);
         let Some(goal) = goal else {
-            let gone = assigned.iter().map(|instance| (instance.id, Wanted::Gone));
+            let gone = assigned.into_iter().map(|one| (one, Wanted::Gone));
             return TypeDesire {
                 wanted: gone.collect(),
-                missing: 0,
+                ..TypeDesire::default()
             };
         };
         let quantity = usize::try_from(version.quantity(&spec.name)).unwrap_or(usize::MAX);
@@ -90,7 +104,7 @@ impl State {
             let version = application.versions.get(&instance.version)?;
             let spec = version.instance_type(&instance.instance_type)?;
             let desire = self.desire(application, version, spec);
-            desire.wanted.get(&instance.id).copied()
+            Some(desire.of(instance.id))
         };
         verdict().unwrap_or(Wanted::Gone)
     }

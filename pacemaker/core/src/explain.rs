@@ -208,8 +208,7 @@ impl State {
             .instances_of(version)
             .filter(|instance| instance.instance_type == spec.name)
         {
-            let wanted = desire.wanted.get(&instance.id).copied();
-            if !is_at_rest(instance, wanted.unwrap_or(Wanted::Gone)) {
+            if !is_at_rest(instance, desire.of(instance.id)) {
                 lines.push(self.instance_sentence(instance));
                 lines.extend(self.instance_lines(instance, sightings));
             }

@@ -16,6 +16,7 @@ mod placement;
 mod rollout;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use common::application::InstanceTypeSpec;
 use common::id::{ApplicationId, Generation, InstanceId, NodeId};
@@ -76,10 +77,29 @@ impl Planner {
     /// The wish list for this tick: the same as [`plan`]'s, at the cost of what has changed.
     #[must_use]
     pub fn plan(&mut self, state: &State, sightings: &Sightings, now: Timestamp) -> Vec<Action> {
+        let heard = self.listen(sightings);
+        self.plan_after(state, sightings, &heard, now)
+    }
+
+    /// The same for a caller that knows which hearts have reported since the last plan, so that
+    /// the others' reports need not be looked at.
+    #[must_use]
+    pub fn plan_after(
+        &mut self,
+        state: &State,
+        sightings: &Sightings,
+        heard: &BTreeSet<NodeId>,
+        now: Timestamp,
+    ) -> Vec<Action> {
         if !state.is_initialized() {
             return Vec::new();
         }
         self.notice(state, sightings);
+        for node in heard {
+            self.news.insert(*node);
+            self.candidates.notice(state, sightings, *node);
+        }
+        self.candidates.forget_plans(state, sightings);
         let mut wishes = Wishes::new(state, sightings, now);
         self.silences.plan(&mut wishes);
         observe::plan(&mut wishes, &mut self.news);
@@ -88,18 +108,39 @@ impl Planner {
             return wishes.actions;
         }
         self.due.extend(self.alarms.ring(now));
-        let due: Vec<&Application> = self
-            .due
-            .iter()
-            .filter_map(|id| state.applications.get(id))
-            .collect();
-        builds::plan(&mut wishes, &due);
-        rollout::plan(&mut wishes, &due);
-        let looked = placement::plan(&mut wishes, &due, &mut self.candidates);
-        for (application, is_at_rest) in looked {
-            self.put_off(state, application, is_at_rest, now);
-        }
+        self.plan_applications(&mut wishes);
         wishes.actions
+    }
+
+    fn plan_applications(&mut self, wishes: &mut Wishes<'_>) {
+        let mut after = None;
+        while let Some(id) = self.next_due(after)
+            && !wishes.is_full()
+        {
+            after = Some(id);
+            let Some(application) = wishes.state.applications.get(&id) else {
+                self.due.remove(&id);
+                continue;
+            };
+            if wishes.busy_applications.contains(&id) {
+                continue;
+            }
+            let step = builds::plan(wishes, application);
+            if let Some(action) = step.or_else(|| rollout::plan(wishes, application)) {
+                wishes.wish(action);
+                continue;
+            }
+            let before = wishes.actions.len();
+            let is_at_rest = placement::plan(wishes, application, &mut self.candidates);
+            if wishes.actions.len() == before {
+                self.put_off(wishes.state, application, is_at_rest, wishes.now);
+            }
+        }
+    }
+
+    fn next_due(&self, after: Option<ApplicationId>) -> Option<ApplicationId> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.due.range((start, Bound::Unbounded)).next().copied()
     }
 
     /// When to ask again though nothing was heard; always later than `now`. Ask after a plan that
@@ -143,12 +184,10 @@ impl Planner {
                 }
             }
         }
-        self.listen(state, sightings);
-        self.candidates.forget_plans(state, sightings);
     }
 
     /// Finds the hearts that have reported since.
-    fn listen(&mut self, state: &State, sightings: &Sightings) {
+    fn listen(&mut self, sightings: &Sightings) -> BTreeSet<NodeId> {
         let known = self.heard.iter().map(|(node, stamp)| (*node, *stamp));
         let mut known = known.peekable();
         let mut fresh: Vec<(NodeId, (Timestamp, u64, u64))> = Vec::new();
@@ -160,17 +199,14 @@ impl Planner {
                 fresh.push((*node, stamp));
             }
         }
-        for (node, stamp) in fresh {
-            self.heard.insert(node, stamp);
-            self.news.insert(node);
-            self.candidates.notice(state, sightings, node);
-        }
+        self.heard.extend(fresh.iter().copied());
         if self.heard.len() != sightings.hearts.len() {
             // Some are not heard any more: a new leader's sightings, or a node that was removed.
             self.heard
                 .retain(|node, _| sightings.hearts.contains_key(node));
             self.candidates = Candidates::default();
         }
+        fresh.into_iter().map(|(node, _)| node).collect()
     }
 
     /// An application that was looked at and of which nothing is wished for now.

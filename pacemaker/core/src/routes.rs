@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use common::application::InstanceTypeSpec;
-use common::id::{ApplicationName, InstanceTypeName, VersionNumber, WorkspaceStub};
+use common::id::{
+    ApplicationId, ApplicationName, Generation, InstanceTypeName, VersionNumber, WorkspaceStub,
+};
 use common::instance::InstanceState;
 use common::routing_table::{Backend, Route, RoutingTable};
 
@@ -35,23 +37,41 @@ impl State {
         }
     }
 
+    /// What has changed in the table since a generation: the whole part of each application of
+    /// which anything has, for whoever holds the table of that generation.
+    pub fn routes_since(
+        &self,
+        after: Generation,
+    ) -> impl Iterator<Item = (ApplicationId, &BTreeMap<String, Route>)> {
+        let next = Generation(after.0.saturating_add(1));
+        self.changed_routes
+            .range((next, ApplicationId(0))..)
+            .filter_map(|(_, application)| Some((*application, self.table.get(application)?)))
+    }
+
     /// The part of the table that is an application's, from scratch.
     pub(crate) fn routes_of(&self, application: &Application) -> BTreeMap<String, Route> {
         let mut routes = BTreeMap::new();
+        let mut found: BTreeMap<(VersionNumber, &str), Vec<Backend>> = BTreeMap::new();
         for version in application.versions.values() {
             for instance_type in routed_types(version) {
                 let backends = self.backends(version, instance_type);
                 if !backends.is_empty()
                     && let Some(name) = self.version_hostname(application, version, instance_type)
                 {
-                    routes.insert(name, self.route(application, instance_type, backends));
+                    let route = self.route(application, instance_type, backends.clone());
+                    routes.insert(name, route);
                 }
+                found.insert((version.number, instance_type.name.as_str()), backends);
             }
         }
         let mut shared: BTreeMap<String, Route> = BTreeMap::new();
         for version in serving(application) {
             for instance_type in routed_types(version) {
-                let backends = self.backends(version, instance_type);
+                let backends = found
+                    .get(&(version.number, instance_type.name.as_str()))
+                    .cloned()
+                    .unwrap_or_default();
                 for name in self.current_hostnames(application, instance_type) {
                     let route = self.route(application, instance_type, backends.clone());
                     shared
@@ -111,7 +131,7 @@ impl State {
     }
 
     fn backend(&self, instance: &Instance) -> Option<Backend> {
-        let address = self.nodes.get(&instance.node)?.node.description.address;
+        let address = self.brief(instance.node)?.address;
         Some(Backend {
             instance: instance.id,
             version: instance.version,
@@ -236,7 +256,7 @@ fn merge(earlier: &mut Route, later: &Route) {
 
 #[cfg(test)]
 mod tests {
-    use common::id::{ApplicationId, InstanceId};
+    use common::id::InstanceId;
 
     use super::*;
 

@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{ClusterSettings, TokenRole};
 use crate::state::records::{
-    Application, Cluster, Counters, Instance, JobRecord, JoinGrant, NodeRecord, OnceRecord,
-    PackageRecord,
+    Application, Cluster, Counters, Instance, JobRecord, JoinGrant, NodeBrief, NodeRecord,
+    OnceRecord, PackageRecord,
 };
 
 /// The form of a snapshot that this release writes; [`Format`] says what it reads.
@@ -110,6 +110,9 @@ pub struct State {
     /// Applications in the order in which they were last touched: what a planner looks at again.
     #[serde(default)]
     pub(crate) changed_applications: BTreeSet<(Generation, ApplicationId)>,
+    /// The part of `nodes` that is asked for most; a node that is missing is looked up there.
+    #[serde(default)]
+    pub(crate) briefs: BTreeMap<NodeId, NodeBrief>,
     /// Nodes likewise.
     #[serde(default)]
     pub(crate) changed_nodes: BTreeSet<(Generation, NodeId)>,
@@ -352,6 +355,15 @@ impl State {
                 && !node.silent.contains(&Role::Router)
                 && node.node.state != NodeState::Stopped
         })
+    }
+
+    pub(crate) fn brief(&self, node: NodeId) -> Option<NodeBrief> {
+        let kept = self.briefs.get(&node).copied();
+        kept.or_else(|| self.nodes.get(&node).map(NodeBrief::from))
+    }
+
+    pub(crate) fn is_draining(&self, node: NodeId) -> bool {
+        self.brief(node).is_some_and(|brief| brief.is_draining)
     }
 
     /// How many of a node's instances are to run and do not yet.

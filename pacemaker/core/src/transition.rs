@@ -13,7 +13,9 @@ use common::time::Timestamp;
 
 use crate::command::ApplyContext;
 use crate::state::State;
-use crate::state::records::{Application, Exposure, Instance, JobRecord, NodeRecord, Version};
+use crate::state::records::{
+    Application, Exposure, Instance, JobRecord, NodeBrief, NodeRecord, Version,
+};
 
 /// A change under way.
 #[derive(Debug)]
@@ -182,6 +184,14 @@ impl<'a> Transition<'a> {
         self.placing = None;
         self.note_node(id);
         self.state.nodes.remove(&id);
+        self.state.briefs.remove(&id);
+    }
+
+    /// A node's address has changed, or whether it is drained.
+    pub(crate) fn update_brief(&mut self, id: NodeId) {
+        if let Some(node) = self.state.nodes.get(&id) {
+            self.state.briefs.insert(id, NodeBrief::from(node));
+        }
     }
 
     fn note_node(&mut self, id: NodeId) {

@@ -103,12 +103,13 @@ impl Transition<'_> {
         let mut types = version.spec.instance_types.iter();
         let position = types.position(|spec| spec.name == *instance_type)?;
         let spec = version.spec.instance_types.get(position)?;
+        let desire = self.state.desire(application, version, spec);
         Some(Placing {
             application: id,
             version: number,
             position,
-            missing: self.state.desire(application, version, spec).missing,
-            worn: self.state.worn_nodes(version, spec).collect(),
+            missing: desire.missing,
+            worn: desire.worn,
         })
     }
 

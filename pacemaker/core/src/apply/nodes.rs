@@ -76,6 +76,7 @@ impl Transition<'_> {
             node.silent.retain(|role| description.roles.contains(role));
             refresh(node);
         }
+        self.update_brief(id);
         Ok(Outcome::Node(id))
     }
 
@@ -113,6 +114,7 @@ impl Transition<'_> {
         // Touched before it exists: a new assignment, though empty, is a change that is counted.
         self.node(id);
         self.state.nodes.insert(id, record);
+        self.update_brief(id);
         Ok(Outcome::Node(id))
     }
 
@@ -135,6 +137,7 @@ impl Transition<'_> {
         };
         node.is_draining = is_draining;
         refresh(node);
+        self.update_brief(id);
         Ok(Outcome::Done)
     }
 

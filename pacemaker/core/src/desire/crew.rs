@@ -13,7 +13,7 @@
 //! - *Lost* instances stay until others serve in their place, because they may still serve.
 
 use common::application::InstanceTypeSpec;
-use common::id::InstanceId;
+use common::id::{InstanceId, NodeId};
 use common::instance::{InstanceGoal, InstanceState};
 use common::time::Timestamp;
 
@@ -39,6 +39,8 @@ pub(super) struct Crew<'a> {
     lost: Vec<&'a Instance>,
     /// True when a replacement could be placed on another node.
     can_move: bool,
+    worn_nodes: Vec<NodeId>,
+    is_moving: bool,
 }
 
 impl<'a> Crew<'a> {
@@ -54,16 +56,14 @@ impl<'a> Crew<'a> {
             leaving: Vec::new(),
             lost: Vec::new(),
             can_move: false,
+            worn_nodes: Vec::new(),
+            is_moving: false,
         };
         let may_wear = goal == InstanceGoal::Running && !spec.exclusive;
         for instance in assigned {
-            let is_leaving = || {
-                let node = state.nodes.get(&instance.node);
-                node.is_some_and(|node| node.is_draining)
-            };
             if instance.seen.state == InstanceState::Lost {
                 crew.lost.push(instance);
-            } else if is_leaving() {
+            } else if state.is_draining(instance.node) {
                 crew.leaving.push(instance);
             } else if may_wear && is_worn(instance) {
                 crew.worn.push(instance);
@@ -71,8 +71,10 @@ impl<'a> Crew<'a> {
                 crew.settled.push(instance);
             }
         }
-        let is_moving = !crew.lost.is_empty() || !crew.leaving.is_empty() || !crew.worn.is_empty();
-        crew.can_move = is_moving && state.has_feasible_node(spec, &crew.worn_nodes());
+        crew.is_moving = !crew.lost.is_empty() || !crew.leaving.is_empty() || !crew.worn.is_empty();
+        crew.worn_nodes
+            .extend(crew.worn.iter().map(|instance| instance.node));
+        crew.can_move = crew.is_moving && state.has_feasible_node(spec, &crew.worn_nodes);
         if !crew.can_move {
             let staying = crew.worn.drain(..).chain(crew.leaving.drain(..));
             crew.settled.extend(staying);
@@ -88,12 +90,17 @@ impl<'a> Crew<'a> {
         crew
     }
 
-    fn worn_nodes(&self) -> Vec<common::id::NodeId> {
-        self.worn.iter().map(|instance| instance.node).collect()
+    fn begin_desire(&self) -> TypeDesire<'a> {
+        TypeDesire {
+            wanted: Vec::with_capacity(self.settled.len()),
+            missing: 0,
+            worn: self.worn_nodes.clone(),
+            is_moving: self.is_moving,
+        }
     }
 
     /// What is wanted of each, and how many more are, of a type that may run more than once.
-    pub(super) fn desire(&self, goal: InstanceGoal, quantity: usize) -> TypeDesire {
+    pub(super) fn desire(self, goal: InstanceGoal, quantity: usize) -> TypeDesire<'a> {
         let met = |instances: &[&Instance]| {
             let serves = |instance: &&&Instance| serves(instance, goal);
             instances.iter().filter(serves).count()
@@ -118,25 +125,24 @@ impl<'a> Crew<'a> {
             InstanceGoal::Registered => lost,
         };
         let wanted = wanted_for(goal);
-        let mut desire = TypeDesire::default();
+        let mut desire = self.begin_desire();
         desire.want(&self.settled, &[(wanted, settled)]);
         desire.want(&self.worn, &[(wanted, worn)]);
         desire.want_no_start(&self.leaving, goal, leaving);
         desire.want(&self.lost, &[(wanted, lost)]);
         let missing = lead.min(spares.saturating_sub(worn)).saturating_sub(idle);
-        desire.missing = u32::try_from(missing).unwrap_or(u32::MAX);
-        desire
+        desire.finish(missing)
     }
 
     /// The same of an exclusive type: one that goes has stopped before another starts in its place.
     ///
     /// The replacements of those that leave are laid out first, and idle until as many as are wanted
     /// stand ready; so the time without any is only that of a stop and a start.
-    pub(super) fn exclusive_desire(&self, goal: InstanceGoal, quantity: usize) -> TypeDesire {
+    pub(super) fn exclusive_desire(self, goal: InstanceGoal, quantity: usize) -> TypeDesire<'a> {
         let settled = self.settled.len().min(quantity);
         let (kept, surplus) = self.settled.split_at(settled);
         // Those that were told to run come first, so that they are not told to stop.
-        let (mut kept, idle): (Vec<&Instance>, Vec<&Instance>) = kept
+        let (mut kept, idle): (Vec<&'a Instance>, Vec<&'a Instance>) = kept
             .iter()
             .partition(|instance| instance.goal == InstanceGoal::Running);
         let prepared = idle
@@ -160,37 +166,42 @@ impl<'a> Crew<'a> {
             self.lost.len().min(quantity.saturating_sub(serving))
         };
         let wanted = wanted_for(goal);
-        let mut desire = TypeDesire::default();
+        let mut desire = self.begin_desire();
         let idle = settled.saturating_sub(running);
         desire.want(&kept, &[(wanted, running), (Wanted::Registered, idle)]);
         desire.want(surplus, &[]);
         desire.want_no_start(&self.leaving, goal, leaving);
         desire.want(&self.lost, &[(wanted, lost)]);
         let missing = quantity.saturating_sub(settled).saturating_sub(lost);
-        desire.missing = u32::try_from(missing).unwrap_or(u32::MAX);
-        desire
+        desire.finish(missing)
     }
 }
 
-impl TypeDesire {
+impl<'a> TypeDesire<'a> {
     /// Wants this of so many of the first, that of so many after them, and nothing of the rest.
-    fn want(&mut self, instances: &[&Instance], shares: &[(Wanted, usize)]) {
+    fn want(&mut self, instances: &[&'a Instance], shares: &[(Wanted, usize)]) {
         let verdicts = shares
             .iter()
             .flat_map(|(wanted, count)| std::iter::repeat_n(*wanted, *count))
             .chain(std::iter::repeat(Wanted::Gone));
-        let ids = instances.iter().map(|instance| instance.id);
-        self.wanted.extend(ids.zip(verdicts));
+        self.wanted.extend(instances.iter().copied().zip(verdicts));
     }
 
     /// Wants this of so many of the first, but starts none: it cannot stay where it is.
-    fn want_no_start(&mut self, instances: &[&Instance], goal: InstanceGoal, count: usize) {
+    fn want_no_start(&mut self, instances: &[&'a Instance], goal: InstanceGoal, count: usize) {
         let (kept, rest) = instances.split_at(count.min(instances.len()));
         let verdicts = kept
             .iter()
-            .map(|instance| (instance.id, wanted_for(instance.goal.min(goal))));
+            .map(|instance| (*instance, wanted_for(instance.goal.min(goal))));
         self.wanted.extend(verdicts);
         self.want(rest, &[]);
+    }
+
+    fn finish(mut self, missing: usize) -> Self {
+        self.wanted
+            .sort_unstable_by_key(|(instance, _)| instance.id);
+        self.missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        self
     }
 }
 

@@ -44,7 +44,7 @@ impl State {
         &self,
         version: &Version,
         spec: &InstanceTypeSpec,
-        desire: &TypeDesire,
+        desire: &TypeDesire<'_>,
     ) -> Vec<String> {
         let on_draining: Vec<String> = self
             .instances_of(version)

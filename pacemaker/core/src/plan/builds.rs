@@ -10,25 +10,15 @@ use super::Wishes;
 use crate::action::Action;
 use crate::state::records::{Application, JobRecord};
 
-pub(super) fn plan(wishes: &mut Wishes<'_>, due: &[&Application]) {
-    let state = wishes.state;
-    for application in due {
-        let Some(job) = state.running_job(application) else {
-            continue;
-        };
-        if job.step() != Some(StepName::Prepare)
-            || wishes.busy_applications.contains(&application.id)
-        {
-            continue;
-        }
-        let action = match job.builder.filter(|builder| can_build(wishes, *builder)) {
-            None => assign(wishes, job),
-            Some(builder) => outcome(wishes, job.job.id, builder),
-        };
-        if let Some(action) = action {
-            wishes.busy_applications.insert(application.id);
-            wishes.wish(action);
-        }
+/// What is to be done about an application's build.
+pub(super) fn plan(wishes: &Wishes<'_>, application: &Application) -> Option<Action> {
+    let job = wishes
+        .state
+        .running_job(application)
+        .filter(|job| job.step() == Some(StepName::Prepare))?;
+    match job.builder.filter(|builder| can_build(wishes, *builder)) {
+        None => assign(wishes, job),
+        Some(builder) => outcome(wishes, job.job.id, builder),
     }
 }
 

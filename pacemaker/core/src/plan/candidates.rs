@@ -86,7 +86,7 @@ impl Candidate {
     }
 }
 
-/// A zone's position in the list of zones.
+/// A number for each zone, in the order in which they were met.
 type Zone = usize;
 
 /// What a type asks for: runtime, version, tags as JSON, zone.
@@ -108,7 +108,7 @@ pub(super) struct Order<'a> {
     /// Where the type's instances are.
     pub(super) present: Vec<NodeId>,
     /// Where they are not tried again.
-    pub(super) worn: Vec<NodeId>,
+    pub(super) worn: &'a [NodeId],
     pub(super) count: usize,
 }
 
@@ -116,7 +116,7 @@ pub(super) struct Order<'a> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Candidates {
     nodes: BTreeMap<NodeId, Candidate>,
-    zones: Vec<Option<String>>,
+    zones: BTreeMap<Option<String>, Zone>,
     suited: BTreeMap<Request, Suited>,
     /// Nodes that the last plan chose, whether or not it was carried out.
     chosen: BTreeSet<NodeId>,
@@ -128,6 +128,7 @@ impl Candidates {
         if self.nodes.is_empty() {
             return;
         }
+        self.chosen.remove(&id);
         let Some(after) = self.candidate(state, sightings, id) else {
             self.nodes.remove(&id);
             self.suited.clear();
@@ -159,8 +160,15 @@ impl Candidates {
 
     fn candidate(&mut self, state: &State, sightings: &Sightings, id: NodeId) -> Option<Candidate> {
         let node = state.nodes.get(&id)?;
-        let zone = &node.node.description.zone;
-        let known = self.zones.iter().position(|known| known == zone);
+        let known = self.nodes.get(&id);
+        let zone = match known.filter(|known| known.registered == node.registered) {
+            Some(known) => known.zone,
+            None => {
+                let count = self.zones.len();
+                let zone = node.node.description.zone.clone();
+                *self.zones.entry(zone).or_insert(count)
+            }
+        };
         let load = sightings
             .hearts
             .get(&id)
@@ -168,10 +176,7 @@ impl Candidates {
         Some(Candidate {
             takes_instances: node.takes_instances(),
             registered: node.registered,
-            zone: known.unwrap_or_else(|| {
-                self.zones.push(zone.clone());
-                self.zones.len().saturating_sub(1)
-            }),
+            zone,
             load: load.unwrap_or_default(),
             starting: state.starting_on(node),
             instances: node.instances.len(),
@@ -231,7 +236,7 @@ impl Candidates {
         let zones: Vec<Zone> = suited.zones.keys().copied().collect();
         let mut best: BTreeSet<(Score, Zone)> = BTreeSet::new();
         for zone in zones {
-            let found = suited.best(&self.nodes, zone, &counts, &order.worn);
+            let found = suited.best(&self.nodes, zone, &counts, order.worn);
             best.extend(found.map(|found| (counts.score(found, zone, is_by_zone), zone)));
         }
         let mut chosen = Vec::with_capacity(order.count);
@@ -245,7 +250,7 @@ impl Candidates {
                 candidate.starting = candidate.starting.saturating_add(1);
                 candidate.instances = candidate.instances.saturating_add(1);
             }
-            let found = suited.best(&self.nodes, zone, &counts, &order.worn);
+            let found = suited.best(&self.nodes, zone, &counts, order.worn);
             best.extend(found.map(|found| (counts.score(found, zone, is_by_zone), zone)));
         }
         chosen

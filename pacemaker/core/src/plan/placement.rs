@@ -1,48 +1,36 @@
 //! Where instances are, against where they are wanted: place, start, withdraw, stop, remove.
 
 use common::application::InstanceTypeSpec;
-use common::instance::{InstanceGoal, InstanceState};
+use common::instance::InstanceGoal;
 use common::job::StepName;
 use common::time::Timestamp;
 
 use super::candidates::{Candidates, Order};
 use super::{Release, Wishes};
 use crate::action::Action;
-use crate::desire::{TypeDesire, Wanted, is_worn};
+use crate::desire::{TypeDesire, Wanted};
 use crate::state::State;
 use crate::state::records::{Application, Exposure, Instance, JobRecord, Version};
 
-/// Looks at applications; answers those of which nothing is wished for now, and whether that will
-/// stay so until they change.
-pub(super) fn plan<'a>(
+/// Plans for an application of which nothing else is wished in this tick; true when it is as wanted
+/// and stays so until it changes.
+pub(super) fn plan(
     wishes: &mut Wishes<'_>,
-    due: &[&'a Application],
+    application: &Application,
     candidates: &mut Candidates,
-) -> Vec<(&'a Application, bool)> {
-    let mut looked = Vec::new();
-    for application in due {
-        if wishes.busy_applications.contains(&application.id) {
-            continue;
-        }
-        if wishes.is_full() {
-            break;
-        }
-        let before = wishes.actions.len();
-        presume_stopped(wishes, application);
-        if wishes.actions.len() > before || wishes.is_full() {
-            continue;
-        }
-        let mut is_at_rest = application.switch.is_none() && !is_building(wishes, application);
-        for version in application.versions.values() {
-            for spec in &version.spec.instance_types {
-                is_at_rest &= plan_type(wishes, application, version, spec, candidates);
-            }
-        }
-        if wishes.actions.len() == before {
-            looked.push((*application, is_at_rest));
+) -> bool {
+    let before = wishes.actions.len();
+    presume_stopped(wishes, application);
+    if wishes.actions.len() > before {
+        return false;
+    }
+    let mut is_at_rest = application.switch.is_none() && !is_building(wishes, application);
+    for version in application.versions.values() {
+        for spec in &version.spec.instance_types {
+            is_at_rest &= plan_type(wishes, application, version, spec, candidates);
         }
     }
-    looked
+    is_at_rest
 }
 
 fn is_building(wishes: &Wishes<'_>, application: &Application) -> bool {
@@ -91,7 +79,6 @@ fn presume_stopped(wishes: &mut Wishes<'_>, application: &Application) {
             .filter_map(|id| state.instances.get(id))
         {
             if presumed_stopped_at(state, instance).is_some_and(|at| wishes.now >= at) {
-                wishes.busy_applications.insert(instance.application);
                 wishes.wish(Action::PresumeStopped {
                     instance: instance.id,
                     generation: instance.generation,
@@ -121,35 +108,26 @@ fn plan_type(
             .all(|instance| instance.assigned || instance.quiet);
     are_gone
         && desire.missing == 0
-        && desire.wanted.iter().all(|(id, wanted)| {
-            let instance = state.instances.get(id);
-            instance.is_some_and(|instance| is_at_rest(state, instance, *wanted))
-        })
+        && !desire.is_moving
+        && desire
+            .wanted
+            .iter()
+            .all(|(instance, wanted)| is_told(instance, *wanted))
 }
 
-/// True when an instance is told what is wanted of it, and neither requests, nor other nodes, nor
-/// the time can change what that is.
-fn is_at_rest(state: &State, instance: &Instance, wanted: Wanted) -> bool {
-    let is_told = match wanted {
+/// True when an instance has been told what is wanted of it.
+fn is_told(instance: &Instance, wanted: Wanted) -> bool {
+    match wanted {
         Wanted::Running => {
             instance.goal == InstanceGoal::Running && instance.exposure != Exposure::Withdrawn
         }
         Wanted::Registered => instance.goal == InstanceGoal::Registered,
         Wanted::Gone => false,
-    };
-    let node = state.nodes.get(&instance.node);
-    is_told
-        && instance.seen.state != InstanceState::Lost
-        && !is_worn(instance)
-        && node.is_some_and(|node| !node.is_draining)
+    }
 }
 
-fn move_instances(wishes: &mut Wishes<'_>, spec: &InstanceTypeSpec, desire: &TypeDesire) {
-    let state = wishes.state;
-    for (id, wanted) in &desire.wanted {
-        let Some(instance) = state.instances.get(id) else {
-            continue;
-        };
+fn move_instances(wishes: &mut Wishes<'_>, spec: &InstanceTypeSpec, desire: &TypeDesire<'_>) {
+    for (instance, wanted) in &desire.wanted {
         if let Some(action) = next_move(wishes, instance, spec, *wanted) {
             wishes.wish(action);
         }
@@ -208,7 +186,7 @@ fn place_missing(
     application: &Application,
     version: &Version,
     spec: &InstanceTypeSpec,
-    desire: &TypeDesire,
+    desire: &TypeDesire<'_>,
     candidates: &mut Candidates,
 ) {
     let state = wishes.state;
@@ -217,14 +195,11 @@ fn place_missing(
     if version.package.is_none() || count == 0 {
         return;
     }
-    let present = desire
-        .wanted
-        .keys()
-        .filter_map(|id| state.instances.get(id));
+    let present = desire.wanted.iter().map(|(instance, _)| instance.node);
     let order = Order {
         spec,
-        present: present.map(|instance| instance.node).collect(),
-        worn: state.worn_nodes(version, spec).collect(),
+        present: present.collect(),
+        worn: &desire.worn,
         count,
     };
     for node in candidates.choose(state, wishes.sightings, &order) {

@@ -11,18 +11,9 @@ use crate::action::Action;
 use crate::state::State;
 use crate::state::records::{Application, Switch, SwitchPhase};
 
-pub(super) fn plan(wishes: &mut Wishes<'_>, due: &[&Application]) {
-    for application in due {
-        if wishes.busy_applications.contains(&application.id) {
-            continue;
-        }
-        let action =
-            switch_action(wishes, application).or_else(|| warm_action(wishes, application));
-        if let Some(action) = action {
-            wishes.busy_applications.insert(application.id);
-            wishes.wish(action);
-        }
-    }
+/// The next thing in an application's switch, if what it waited for has come.
+pub(super) fn plan(wishes: &Wishes<'_>, application: &Application) -> Option<Action> {
+    switch_action(wishes, application).or_else(|| warm_action(wishes, application))
 }
 
 /// When a switch stops waiting for requests in flight, and when a warm version is stopped.

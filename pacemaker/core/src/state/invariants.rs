@@ -11,7 +11,7 @@ use common::routing_table::Route;
 
 use crate::state::State;
 use crate::state::limits::{JOBS_PER_APPLICATION_MAX, ONCE_KEYS_MAX, VERSIONS_PER_APPLICATION_MAX};
-use crate::state::records::{Application, Exposure, Instance};
+use crate::state::records::{Application, Exposure, Instance, NodeBrief};
 
 impl State {
     /// Every rule that is broken, in words; none in a sound state.
@@ -258,6 +258,11 @@ impl State {
             .map(|(id, changed)| (*changed, *id))
             .collect();
         let mut broken = Vec::new();
+        for (id, brief) in &self.briefs {
+            if self.nodes.get(id).map(NodeBrief::from) != Some(*brief) {
+                broken.push(format!("what is kept of node {id} is out of date"));
+            }
+        }
         for node in self.nodes.values() {
             if node
                 .starting

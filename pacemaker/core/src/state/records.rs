@@ -1,6 +1,7 @@
 //! The records that the state is made of: plain data, no decisions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use common::api::VersionState;
 use common::application::{InstanceTypeSpec, VersionSpec};
@@ -105,6 +106,25 @@ impl NodeRecord {
             && !self.silent.contains(&Role::Heart)
             && !self.is_draining
             && self.node.state != NodeState::Stopped
+    }
+}
+
+/// What is asked of a node for each of its instances, in a map of its own that stays in the
+/// processor's cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeBrief {
+    /// Where its instances are reached.
+    pub address: IpAddr,
+    /// True while it is to become empty.
+    pub is_draining: bool,
+}
+
+impl From<&NodeRecord> for NodeBrief {
+    fn from(node: &NodeRecord) -> Self {
+        Self {
+            address: node.node.description.address,
+            is_draining: node.is_draining,
+        }
     }
 }
 
