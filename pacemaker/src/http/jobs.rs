@@ -81,6 +81,7 @@ pub(crate) async fn view(
     Path(job): Path<JobId>,
     Query(query): Query<WatchQuery>,
 ) -> Answer<Response> {
+    settle(&api, job).await?;
     watch(&api, &query, |api, after| {
         api.replica.read(|state| {
             let generation = state.job_generation(job).ok_or_else(|| missing(job))?;
@@ -110,6 +111,7 @@ pub(crate) async fn read_log(
     Path(job): Path<JobId>,
     Query(query): Query<ReadQuery>,
 ) -> Answer<Response> {
+    settle(&api, job).await?;
     let until = Instant::now() + Duration::from_secs(WATCH_SECONDS);
     let mut appended = api.job_logs.follow(job);
     loop {
@@ -253,10 +255,7 @@ enum Refusal {
 }
 
 async fn append(api: &Api, job: JobId, offset: u64, piece: Bytes) -> Result<Response, Refusal> {
-    if api.replica.read(|state| state.job(job).is_none()) {
-        // This leader may be so new that it has not applied the job's beginning.
-        api.proposer.barrier().await.map_err(|_| Refusal::Later)?;
-    }
+    settle(api, job).await.map_err(|_| Refusal::Later)?;
     // A log without a job would never be removed.
     if is_final(api, job).map_err(Refusal::Failure)? {
         return Err(Refusal::Failure(Failure::new(
@@ -311,6 +310,15 @@ async fn read(api: &Api, job: JobId, after: u64) -> Answer<Chunk> {
     let read = api.job_logs.read(job, after).await;
     let (chunk, _) = read.map_err(|error| Failure::internal("reading a job's log", &error))?;
     Ok(chunk)
+}
+
+/// Makes sure that a job that is not known here is known nowhere: what was acknowledged by another
+/// pacemaker may not have been applied yet.
+async fn settle(api: &Api, job: JobId) -> Answer<()> {
+    if api.replica.read(|state| state.job(job).is_none()) {
+        api.proposer.barrier().await?;
+    }
+    Ok(())
 }
 
 fn is_final(api: &Api, job: JobId) -> Answer<bool> {

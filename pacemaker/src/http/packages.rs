@@ -11,7 +11,7 @@ use bytes::Bytes;
 use common::api::UPLOAD_OFFSET;
 use common::assignment::PackageReference;
 use common::digest::Digest;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, stream};
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pacemaker_client::UPLOAD_LENGTH;
@@ -21,11 +21,17 @@ use pacemaker_core::state::limits::PACKAGE_GRACE;
 use crate::http::Api;
 use crate::http::error::{Answer, Failure};
 use crate::http::extract::Path;
+use crate::package_store::fetch::FetchError;
 use crate::package_store::push::PushError;
 use crate::package_store::{PACKAGE_MAX_BYTES, ReceiveError, Received};
+use crate::raft::ProposeError;
 
 /// How long the rest of a body is read that nobody needs, so that its sender hears the answer.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
+/// How often the cluster is told of a package: leaders do not change more often in a row.
+const TELLINGS_MAX: u32 = 5;
+/// Packages that are named when a peer asks what is lacking: it asks again.
+const LACKING_MAX: usize = 1_000;
 
 /// HEAD [`paths::PACKAGE`](common::api::paths::PACKAGE).
 pub(crate) async fn look_up(
@@ -55,6 +61,10 @@ pub(crate) async fn download(
     headers: HeaderMap,
 ) -> Answer<Response> {
     let here = stored(&api, &digest).await?;
+    if here.is_none() && committed(&api, &digest).is_none() {
+        // It may have been committed by another pacemaker a moment ago.
+        api.proposer.barrier().await?;
+    }
     let Some(size) = committed(&api, &digest).or(here) else {
         return Err(absent(&digest, 0));
     };
@@ -64,7 +74,12 @@ pub(crate) async fn download(
     match kept {
         Some(bytes) => Ok(answer(&api, bytes, size, offset)),
         None => {
-            let bytes = api.packages.fetches.stream(&package, offset);
+            let mut bytes = api.packages.fetches.stream(&package, offset);
+            let first = match bytes.next().await {
+                Some(Err(error)) => return Err(not_fetched(&error, &package)),
+                first => first,
+            };
+            let bytes = stream::iter(first).chain(bytes);
             Ok(answer(&api, bytes, size, offset))
         }
     }
@@ -144,6 +159,13 @@ pub(crate) async fn replica_upload(
     })
 }
 
+/// GET [`REPLICA_PACKAGES`](crate::peers::REPLICA_PACKAGES): some of them, when there are many.
+pub(crate) async fn replica_lacking(State(api): State<Arc<Api>>) -> axum::Json<Vec<Digest>> {
+    let lacking = api.packages.fetches.lacking(&api.replica);
+    let some = lacking.into_iter().take(LACKING_MAX);
+    axum::Json(some.map(|package| package.digest).collect())
+}
+
 /// Takes the body, or what is left of it when it is refused.
 async fn take(api: &Api, digest: &Digest, request: Request) -> Answer<Received> {
     let (parts, body) = request.into_parts();
@@ -205,7 +227,7 @@ async fn commit(api: &Api, digest: Digest, received: Received) -> Answer<bool> {
         .to_majority(&package)
         .await
         .map_err(|error| not_pushed(&error, &package))?;
-    api.propose(Command::CommitPackage { package }).await?;
+    tell(api, package).await?;
     Ok(false)
 }
 
@@ -221,9 +243,25 @@ async fn renew(api: &Api, digest: &Digest, size: u64) -> Answer<()> {
             digest: digest.clone(),
             size,
         };
-        api.propose(Command::CommitPackage { package }).await?;
+        tell(api, package).await?;
     }
     Ok(())
+}
+
+/// Tells the cluster that a package is stored. Twice is once, so an answer that was lost is asked
+/// for again.
+async fn tell(api: &Api, package: PackageReference) -> Answer<()> {
+    let command = Command::CommitPackage { package };
+    for _ in 0..TELLINGS_MAX {
+        match api.proposer.propose(command.clone()).await {
+            Err(ProposeError::OutcomeUnknown) => {}
+            told => {
+                told??;
+                return Ok(());
+            }
+        }
+    }
+    Err(ProposeError::OutcomeUnknown.into())
 }
 
 /// The size of a package that the cluster knows.
@@ -309,6 +347,29 @@ fn answer(
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
     response
+}
+
+fn not_fetched(error: &io::Error, package: &PackageReference) -> Failure {
+    let reason = error.get_ref().and_then(|error| error.downcast_ref());
+    match reason {
+        Some(FetchError::Nowhere) => Failure::not_found(
+            "package_lost",
+            format!(
+                "No pacemaker has package {} any more: its file was damaged or removed from the disk. Upload it again, as `pm deploy` of the same directory does.",
+                package.digest
+            ),
+        ),
+        Some(
+            FetchError::Unreachable | FetchError::Full | FetchError::Disk | FetchError::Stopping,
+        )
+        | None => Failure::unavailable(
+            "package_unavailable",
+            format!(
+                "Package {} is not on this pacemaker's disk and could not be fetched: {error}.",
+                package.digest
+            ),
+        ),
+    }
 }
 
 fn not_pushed(error: &PushError, package: &PackageReference) -> Failure {

@@ -22,7 +22,7 @@ use crate::http::{
     Api, applications, certificates, cluster, deployments, jobs, join, nodes, openapi, packages,
     peer, reports, routes, tokens, why, workspaces,
 };
-use crate::peers::{REPLICA_JOB_LOG, REPLICA_PACKAGE};
+use crate::peers::{REPLICA_JOB_LOG, REPLICA_PACKAGE, REPLICA_PACKAGES};
 
 /// Readiness; outside `/v1`, for supervisors and load balancers.
 pub(crate) const READYZ: &str = "/readyz";
@@ -434,6 +434,13 @@ fn package_endpoints() -> Vec<Endpoint> {
 /// What pacemakers ask of each other.
 fn replica_endpoints() -> Vec<Endpoint> {
     let all = vec![
+        Endpoint::new(
+            "GET",
+            REPLICA_PACKAGES,
+            "Between pacemakers: some of the packages that the one that is asked lacks",
+            get(packages::replica_lacking),
+        )
+        .answers(200, Shape::AnyJson),
         Endpoint::new(
             "HEAD",
             REPLICA_PACKAGE,

@@ -306,7 +306,7 @@ impl SharedLogs {
                     }
                     Err(ShareError::Deposed) => return Err(ShareError::Deposed),
                     Err(error) => {
-                        tracing::debug!(%job, %error, "a piece of a log is not everywhere")
+                        tracing::debug!(%job, %error, "a piece of a log is not everywhere");
                     }
                 }
                 if late.is_none() && group.has_majority(&stored) {

@@ -125,7 +125,7 @@ impl Arrival {
                     }
                     None
                 }
-                outcome = outcome => outcome.ok().and_then(|outcome| outcome.clone()),
+                outcome = outcome => outcome.ok().and_then(|outcome| *outcome),
             }
         };
         match ended {

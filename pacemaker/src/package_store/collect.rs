@@ -168,3 +168,6 @@ fn remove(store: &PackageStore, digest: &Digest, time: SystemTime) -> io::Result
     }
     store.remove_unused(digest)
 }
+
+#[cfg(test)]
+mod tests;

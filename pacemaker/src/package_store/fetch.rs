@@ -4,6 +4,7 @@
 //! complete; on demand one package, which is read along while it arrives. However many want a
 //! package at once, one task fetches it. What is fetched is verified like an upload.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::assignment::PackageReference;
 use common::digest::Digest;
+use common::id::Generation;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
 use http::{Method, StatusCode};
@@ -22,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{PackageStore, ReceiveError, Received};
 use crate::metrics::Metrics;
-use crate::peers::{ANSWER_TIMEOUT, Pacemakers, Peer, package_path};
+use crate::peers::{ANSWER_TIMEOUT, Pacemakers, Peer, REPLICA_PACKAGES, package_path};
 use crate::replica::Replica;
 
 /// Packages that are fetched at once in the background: a link and a disk are full by then.
@@ -38,7 +40,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// The pause after a pass in which something could not be had.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest such pause: each is twice the last.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How long a peer may take to say what it lacks; who asks comes back soon.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often one peer is asked in a row when transfers cross each other.
 const CROSSINGS_MAX: u32 = 5;
 
@@ -72,6 +76,8 @@ pub(crate) struct Fetches {
     peers: Pacemakers,
     metrics: Metrics,
     running: Arc<Mutex<BTreeMap<Digest, watch::Receiver<Outcome>>>>,
+    /// How often each package could not be had since the disk was last complete.
+    failures: Arc<Mutex<BTreeMap<Digest, u32>>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -89,6 +95,7 @@ impl Fetches {
             peers,
             metrics,
             running: Arc::default(),
+            failures: Arc::default(),
             tasks: TaskTracker::new(),
             shutdown,
         }
@@ -130,6 +137,25 @@ impl Fetches {
         false
     }
 
+    /// True when a peer lacks nothing that is here: what was stored on a majority before that peer
+    /// had a vote is on a majority with it, too.
+    pub(crate) async fn has_all(&self, member: u64) -> bool {
+        let Some(peer) = self.peers.group().other(member) else {
+            return false;
+        };
+        let Ok(request) = self.peers.request(&peer, Method::GET, REPLICA_PACKAGES) else {
+            return false;
+        };
+        let asking = async {
+            let answer = request.send().await.ok()?.error_for_status().ok()?;
+            answer.json::<Vec<Digest>>().await.ok()
+        };
+        match tokio::time::timeout(QUESTION_TIMEOUT, asking).await {
+            Ok(Some(lacking)) => !lacking.iter().any(|digest| self.store.holds(digest)),
+            Ok(None) | Err(_) => false,
+        }
+    }
+
     /// Keeps this disk complete until the shutdown.
     pub(crate) async fn run(&self, replica: &Replica) {
         let mut changes = replica.changes();
@@ -144,17 +170,12 @@ impl Fetches {
                 looked = Instant::now();
             }
             let begun = Instant::now();
+            let count = count_of(replica);
             let lacking = self.lacking(replica);
             let next = begun + COMPARE_INTERVAL.max(begun.elapsed() * COMPARE_SHARE);
             let until = if lacking.is_empty() {
                 pause = FIRST_PAUSE;
-                tokio::select! {
-                    _ = changes.changed() => {}
-                    _ = losses.changed() => {}
-                    () = tokio::time::sleep_until(looked + LOOK_INTERVAL) => {}
-                    () = self.shutdown.cancelled() => {}
-                }
-                next
+                looked + LOOK_INTERVAL
             } else if self.fetch_all(&lacking).await {
                 pause = FIRST_PAUSE;
                 next
@@ -164,7 +185,13 @@ impl Fetches {
                 until
             };
             tokio::select! {
+                () = other_count(&mut changes, replica, count) => {}
+                _ = losses.changed() => {}
                 () = tokio::time::sleep_until(until) => {}
+                () = self.shutdown.cancelled() => {}
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
                 () = self.shutdown.cancelled() => {}
             }
         }
@@ -181,30 +208,41 @@ impl Fetches {
         }
     }
 
-    /// What this disk lacks, the newest first, but no more than one pass takes.
-    fn lacking(&self, replica: &Replica) -> Vec<PackageReference> {
+    /// What this disk lacks: the newest first, and last what could not be had before.
+    pub(crate) fn lacking(&self, replica: &Replica) -> Vec<PackageReference> {
         let held = self.store.held_packages();
+        let mut failures = self.failures();
         let mut lacking: Vec<_> = replica.read(|state| {
             state
                 .packages()
                 .iter()
                 .filter(|(digest, _)| !held.contains(*digest))
-                .map(|(digest, record)| (record.committed, digest.clone(), record.size))
+                .map(|(digest, record)| {
+                    let failures = failures.get(digest).copied().unwrap_or(0);
+                    (
+                        failures,
+                        Reverse(record.committed),
+                        digest.clone(),
+                        record.size,
+                    )
+                })
                 .collect()
         });
+        lacking.sort_unstable();
         let count = i64::try_from(lacking.len()).unwrap_or(i64::MAX);
         self.metrics.packages_lacking.set(count);
-        lacking.sort_unstable_by(|one, other| other.cmp(one));
+        if lacking.is_empty() {
+            failures.clear();
+        }
         lacking
             .into_iter()
-            .take(PACKAGES_PER_PASS)
-            .map(|(_, digest, size)| PackageReference { digest, size })
+            .map(|(_, _, digest, size)| PackageReference { digest, size })
             .collect()
     }
 
     /// True when all could be had.
     async fn fetch_all(&self, packages: &[PackageReference]) -> bool {
-        let mut waiting = packages.iter();
+        let mut waiting = packages.iter().take(PACKAGES_PER_PASS);
         let mut running = FuturesUnordered::new();
         let mut is_complete = true;
         loop {
@@ -227,6 +265,7 @@ impl Fetches {
             Ok(Some(Ok(()))) => true,
             Ok(Some(Err(error))) => {
                 tracing::warn!(digest = %package.digest, %error, "a package is lacking");
+                *self.failures().entry(package.digest.clone()).or_insert(0) += 1;
                 false
             }
             Ok(None) | Err(_) => false,
@@ -318,8 +357,26 @@ impl Fetches {
         Err(FetchError::Unreachable)
     }
 
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<Digest, u32>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn running(&self) -> MutexGuard<'_, BTreeMap<Digest, watch::Receiver<Outcome>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count_of(replica: &Replica) -> usize {
+    replica.read(|state| state.packages().len())
+}
+
+/// Resolves when the state knows another number of packages. Most changes of the state are of other
+/// things, and comparing everything at each would hold them up.
+async fn other_count(changes: &mut watch::Receiver<Generation>, replica: &Replica, count: usize) {
+    while count_of(replica) == count {
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
