@@ -34,6 +34,17 @@ pub(super) struct Forwarder {
     read: u64,
     /// How long the job's log is.
     written: u64,
+    /// Sent, and not known to have been taken. It is sent again as it was: when the answer was lost
+    /// on its way, the log has it, says so by its length, and nothing is in it twice.
+    pending: Option<Piece>,
+}
+
+/// Output on its way.
+#[derive(Debug)]
+struct Piece {
+    bytes: Bytes,
+    /// Where the output goes on after it.
+    next: u64,
 }
 
 impl Forwarder {
@@ -44,6 +55,7 @@ impl Forwarder {
             log_directory,
             read: 0,
             written: 0,
+            pending: None,
         }
     }
 
@@ -69,37 +81,50 @@ impl Forwarder {
     }
 
     async fn send_some(&mut self) -> Sent {
-        let chunk = match log::read(&self.log_directory, self.read, CHUNK_BYTES) {
-            Ok(chunk) => chunk,
-            Err(error) => {
-                tracing::warn!(job = %self.job, %error, "reading a build's output");
-                return Sent::Nothing;
-            }
+        let piece = match self.pending.take() {
+            Some(piece) => piece,
+            None => match self.next_piece() {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return Sent::Everything,
+                Err(error) => {
+                    tracing::warn!(job = %self.job, %error, "reading a build's output");
+                    return Sent::Nothing;
+                }
+            },
         };
+        if self.append(&piece.bytes).await {
+            self.read = piece.next;
+            Sent::Some
+        } else {
+            self.pending = Some(piece);
+            Sent::Nothing
+        }
+    }
+
+    fn next_piece(&self) -> std::io::Result<Option<Piece>> {
+        let chunk = log::read(&self.log_directory, self.read, CHUNK_BYTES)?;
+        if chunk.bytes.is_empty() {
+            return Ok(None);
+        }
         let begin = chunk.next_offset - chunk.bytes.len() as u64;
         let missing = begin.saturating_sub(self.read);
-        if chunk.bytes.is_empty() {
-            return Sent::Everything;
-        }
         let mut bytes = chunk.bytes;
         if missing > 0 {
             let marker = format!("\n[{missing} bytes of output were dropped]\n");
             bytes.splice(0..0, marker.into_bytes());
         }
-        if self.append(Bytes::from(bytes)).await {
-            self.read = chunk.next_offset;
-            Sent::Some
-        } else {
-            Sent::Nothing
-        }
+        Ok(Some(Piece {
+            bytes: Bytes::from(bytes),
+            next: chunk.next_offset,
+        }))
     }
 
-    /// True when the log took the bytes.
-    async fn append(&mut self, bytes: Bytes) -> bool {
+    /// True when the log took the bytes, or has them.
+    async fn append(&mut self, bytes: &Bytes) -> bool {
         let end = self.written + bytes.len() as u64;
         match self
             .client
-            .append_job_log(self.job, self.written, bytes)
+            .append_job_log(self.job, self.written, bytes.clone())
             .await
         {
             Ok(length) => {

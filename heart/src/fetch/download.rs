@@ -84,14 +84,34 @@ impl Broken {
 
 impl Packages {
     /// Downloads and verifies; returns the file.
+    ///
+    /// What was put together from several answers and does not fit is downloaded once more: one of
+    /// the pacemakers may have sent the beginning of a damaged copy, and then noticed.
     pub(super) async fn download(&self, package: &PackageReference) -> Result<PathBuf, Failure> {
         let path = self
             .directories
             .partial_packages()
             .join(format!("{}.package", package.digest));
-        let mut partial = Partial::open(path, package.size)
+        let (pieced, downloaded) = self.download_to(&path, package).await?;
+        match downloaded.verify(package).await {
+            Err(failure) if pieced && failure.code == FailureCode::PackageDamaged => {
+                let (_, downloaded) = self.download_to(&path, package).await?;
+                downloaded.verify(package).await
+            }
+            verified => verified,
+        }
+    }
+
+    /// Downloads all bytes; true when they did not come in one piece.
+    async fn download_to(
+        &self,
+        path: &Path,
+        package: &PackageReference,
+    ) -> Result<(bool, Partial), Failure> {
+        let mut partial = Partial::open(path.to_owned(), package.size)
             .await
             .map_err(|error| disk(&error))?;
+        let mut pieced = partial.length > 0;
         let mut attempts = 0;
         while partial.length < package.size {
             let before = partial.length;
@@ -99,6 +119,7 @@ impl Packages {
                 Ok(()) => {}
                 Err(Broken::ForGood(failure)) => return Err(failure),
                 Err(Broken::Off(failure)) => {
+                    pieced |= partial.length > 0;
                     attempts = if partial.length > before {
                         1
                     } else {
@@ -112,7 +133,7 @@ impl Packages {
             }
         }
         self.crash.at(CrashPoint::AfterFetch);
-        partial.verify(package).await
+        Ok((pieced, partial))
     }
 
     async fn download_some(
