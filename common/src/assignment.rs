@@ -25,6 +25,10 @@ pub struct Assignment {
     pub cluster: String,
     /// The node that this is for.
     pub node: NodeId,
+    /// The time after which the pacemakers call a silent node down: that long a heart runs exclusive
+    /// instances without word from them. Zero when the pacemaker does not say.
+    #[serde(default)]
+    pub node_ttl: Span,
     /// The Raft term of the leader that made it; an older term than the heart has seen is refused.
     pub term: u64,
     /// The log index of the last change to it.

@@ -49,7 +49,7 @@ pub struct Config {
     /// longer than `node_ttl`, so that they may be started elsewhere. A cluster of one node passes
     /// false: nobody else can start them, and applications go on while the pacemaker restarts.
     pub fence_exclusive: bool,
-    /// See `fence_exclusive`.
+    /// See `fence_exclusive`; only until an assignment says what the cluster's is.
     pub node_ttl: Span,
     /// In tests only: where the process kills itself.
     pub crash_at: Option<CrashPoint>,
@@ -99,11 +99,6 @@ impl Config {
             node_ttl: DEFAULT_NODE_TTL,
             crash_at: None,
         }
-    }
-
-    /// How long exclusive instances may run without word from a pacemaker; `None`: for ever.
-    pub(crate) fn fence_ttl(&self) -> Option<Span> {
-        self.fence_exclusive.then_some(self.node_ttl)
     }
 
     /// Checks what can be checked without touching anything.

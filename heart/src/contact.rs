@@ -54,6 +54,8 @@ struct Known {
 pub(crate) struct Heard {
     /// One TTL after the last report that was acknowledged was sent, by this heart or an earlier one.
     pub(crate) until: Moment,
+    /// When that of this heart was sent; its start when there is none.
+    pub(crate) acknowledged: Moment,
     /// When the last question for the assignment that was answered was sent.
     pub(crate) confirmed: Option<Moment>,
 }
@@ -63,7 +65,7 @@ impl Contact {
     pub(crate) fn new(until: Moment) -> Self {
         let heard = Heard {
             until,
-            confirmed: None,
+            ..Heard::default()
         };
         Self {
             known: Mutex::new(Known {
@@ -75,9 +77,12 @@ impl Contact {
         }
     }
 
-    /// A report has been acknowledged, which counts until then.
-    pub(crate) fn note_acknowledged(&self, until: Moment) {
-        self.change(|heard| heard.until = heard.until.max(until));
+    /// A report that was sent then has been acknowledged, which counts for one TTL.
+    pub(crate) fn note_acknowledged(&self, sent: Moment, ttl: Span) {
+        self.change(|heard| {
+            heard.acknowledged = heard.acknowledged.max(sent);
+            heard.until = heard.until.max(sent.after(ttl));
+        });
     }
 
     /// A question for the assignment that was sent at `sent` has been answered.
@@ -85,9 +90,9 @@ impl Contact {
         self.change(|heard| heard.confirmed = heard.confirmed.max(Some(sent)));
     }
 
-    /// How long ago the last report that was acknowledged was sent, on a node with this TTL.
-    pub(crate) fn silence(&self, now: Moment, ttl: Span) -> Span {
-        now.after(ttl).since(self.heard().until)
+    /// How long ago the last report that was acknowledged was sent.
+    pub(crate) fn silence(&self, now: Moment) -> Span {
+        now.since(self.heard().acknowledged)
     }
 
     /// What has been heard so far.
@@ -114,6 +119,11 @@ impl Contact {
         // The lock guards single assignments; a panic elsewhere leaves them whole.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The node's TTL: what the cluster says, or else what this heart was told.
+pub(crate) fn node_ttl(said: Span, told: Span) -> Span {
+    if said == Span(0) { told } else { said }
 }
 
 /// Decides whether exclusive instances may run: pure, told the time.
@@ -176,6 +186,7 @@ mod tests {
     fn heard(acknowledged: u64, confirmed: Option<u64>) -> Heard {
         Heard {
             until: Moment(acknowledged + 3000),
+            acknowledged: Moment(acknowledged),
             confirmed: confirmed.map(Moment),
         }
     }
@@ -228,7 +239,7 @@ mod tests {
         };
 
         assert_eq!(contact.judge(&mut rule, Moment(4000)), Fence::Closed);
-        contact.note_acknowledged(Moment(7100));
+        contact.note_acknowledged(Moment(4100), Span(3000));
         assert!(is_woken().await);
 
         assert_eq!(contact.judge(&mut rule, Moment(4200)), Fence::Unconfirmed);
@@ -236,7 +247,7 @@ mod tests {
         assert!(is_woken().await);
 
         assert_eq!(contact.judge(&mut rule, Moment(4400)), Fence::Open);
-        contact.note_acknowledged(Moment(7500));
+        contact.note_acknowledged(Moment(4500), Span(3000));
         assert!(!is_woken().await);
     }
 }

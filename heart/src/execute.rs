@@ -15,7 +15,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::id::InstanceId;
-use common::time::Span;
 use pacemaker_client::Client;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
@@ -57,8 +56,8 @@ pub(crate) struct Shared {
     pub(crate) runs: Runs,
     pub(crate) client: Client,
     pub(crate) shim_program: PathBuf,
-    /// How long exclusive instances may run without word from a pacemaker; none: for ever.
-    pub(crate) fence_ttl: Option<Span>,
+    /// True: exclusive instances run only as long as their lease holds.
+    pub(crate) fence_exclusive: bool,
     pub(crate) node_tags: BTreeMap<String, Value>,
     pub(crate) crash: Crash,
     pub(crate) metrics: Arc<Metrics>,
@@ -97,7 +96,7 @@ impl Executor {
             runs: Runs::new(config.shim_program.clone(), crash),
             client: config.client.clone(),
             shim_program: config.shim_program.clone(),
-            fence_ttl: config.fence_ttl(),
+            fence_exclusive: config.fence_exclusive,
             node_tags: config.node_tags.clone(),
             crash,
             metrics,

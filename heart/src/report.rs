@@ -18,7 +18,7 @@ use common::time::Span;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::contact::Talking;
+use crate::contact::{Talking, node_ttl};
 use crate::crash_point::CrashPoint;
 use crate::failure::chain;
 use crate::keep_lease::LeaseKeeper;
@@ -35,6 +35,8 @@ const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(6);
 pub(crate) struct Snapshot {
     /// Whose the assignment is; empty when it does not say, or there is none.
     pub(crate) cluster: String,
+    /// What the assignment says of it; zero when it does not.
+    pub(crate) node_ttl: Span,
     pub(crate) assignment: Generation,
     pub(crate) instances: Vec<InstanceReport>,
     pub(crate) builds: Vec<BuildReport>,
@@ -50,6 +52,7 @@ impl Snapshot {
             .collect();
         Self {
             cluster: assignment.map_or_else(String::new, |held| held.cluster.clone()),
+            node_ttl: assignment.map_or(Span(0), |held| held.node_ttl),
             assignment: assignment.map_or(Generation(0), |held| held.generation),
             instances: local
                 .instances
@@ -133,6 +136,7 @@ pub(crate) struct Reporter {
     pub(crate) talking: Talking,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) snapshot: watch::Receiver<Snapshot>,
+    /// The TTL while no assignment says it.
     pub(crate) node_ttl: Span,
     /// Of exclusive instances, when these are fenced.
     pub(crate) lease: Option<LeaseKeeper>,
@@ -177,10 +181,11 @@ impl Reporter {
                 }),
                 router: None,
             };
+            let ttl = node_ttl(snapshot.node_ttl, self.node_ttl);
             let shutdown = self.talking.shutdown.clone();
             let outcome = tokio::select! {
                 () = shutdown.cancelled() => return,
-                outcome = self.post(&report) => outcome,
+                outcome = self.post(&report, ttl) => outcome,
             };
             match &outcome {
                 Err(reason) if is_heard => tracing::warn!(reason, "no pacemaker takes reports"),
@@ -192,18 +197,18 @@ impl Reporter {
     }
 
     /// Posts one report; an error says why it was not acknowledged.
-    async fn post(&mut self, report: &Report) -> Result<(), String> {
+    async fn post(&mut self, report: &Report, ttl: Span) -> Result<(), String> {
         let sent = self.talking.clock.now();
         let posted =
             tokio::time::timeout(ACKNOWLEDGED_WITHIN, self.talking.client.report(report)).await;
         let reason = match posted {
             Ok(Ok(())) => {
-                let until = sent.after(self.node_ttl);
+                let until = sent.after(ttl);
                 // First the shims, who may be asked to start something as soon as the loop knows.
                 if let Some(lease) = &mut self.lease {
                     lease.extend(self.talking.clock.boot_time(until)).await;
                 }
-                self.talking.contact.note_acknowledged(until);
+                self.talking.contact.note_acknowledged(sent, ttl);
                 return Ok(());
             }
             Ok(Err(error)) => chain(&error),

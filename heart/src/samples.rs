@@ -19,6 +19,7 @@ use crate::shim::{ProcessIdentity, ProcessRecord};
 pub(crate) fn assignment(instances: Vec<AssignedInstance>) -> Assignment {
     Assignment {
         cluster: String::new(),
+        node_ttl: Span(0),
         node: NodeId(1),
         term: 1,
         generation: Generation(1),

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::adopt;
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::contact::{Contact, FenceRule, Talking};
+use crate::contact::{Contact, FenceRule, Talking, node_ttl};
 use crate::crash_point::Crash;
 use crate::directories::Directories;
 use crate::execute::{Assignments, Executor, Supervision};
@@ -112,7 +112,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let clock = Clock::start();
     let directories = Directories::new(config.data_dir.clone());
     let metrics = Metrics::new();
-    let contact = Arc::new(contact(clock, found.lease.as_ref(), config.node_ttl));
+    let contact = Arc::new(contact(clock, &found, config.node_ttl));
     let silence = Arc::clone(&contact);
     let (executor, events) = Executor::new(
         &config,
@@ -162,17 +162,20 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let finished = tokio::spawn(tasks.run());
     Ok(Running {
         routes: http::routes(directories, config.token_hashes),
-        metrics: Arc::new(move || {
-            metrics.text(&snapshot, silence.silence(clock.now(), config.node_ttl))
-        }),
+        metrics: Arc::new(move || metrics.text(&snapshot, silence.silence(clock.now()))),
         finished,
     })
 }
 
 /// The contact that an earlier heart had; when nothing is known of it, what it left has a TTL to be
 /// heard of.
-fn contact(clock: Clock, lease: Option<&LeaseFile>, ttl: Span) -> Contact {
-    let longest = clock.now().after(ttl);
+fn contact(clock: Clock, found: &Found, told: Span) -> Contact {
+    let said = found
+        .assignment
+        .as_ref()
+        .map_or(Span(0), |held| held.node_ttl);
+    let longest = clock.now().after(node_ttl(said, told));
+    let lease = found.lease.as_ref();
     let known = lease
         .map(LeaseFile::until)
         .filter(|until| *until > BootTime(0));

@@ -124,6 +124,7 @@ impl Start<'_> {
             self.program.clone(),
             self.client.clone(),
         );
+        config.cluster.clone_from(&self.identity.cluster);
         config.ports = self.plan.instance_ports.0.clone();
         config.node_tags = self.plan.tags();
         self.starter.heart(config).await
@@ -135,6 +136,7 @@ impl Start<'_> {
             self.directory.role("router"),
             self.client.clone(),
         );
+        config.cluster.clone_from(&self.identity.cluster);
         config.listen = self.plan.router;
         config.trusted_clients = self.plan.trusted_clients.clone();
         config.access_log = self.plan.access_log;

@@ -129,10 +129,9 @@ impl Shared {
 
     /// What an instance must hold to run, when it is exclusive and another node could start it.
     fn lease_of(&self, assigned: &AssignedInstance) -> Option<Lease> {
-        let ttl = self.fence_ttl.filter(|_| assigned.exclusive)?;
-        Some(Lease {
+        let is_fenced = self.fence_exclusive && assigned.exclusive;
+        is_fenced.then(|| Lease {
             file: self.directories.lease(),
-            longest: ttl,
             grace: assigned.stop.grace.min(FENCE_GRACE),
         })
     }

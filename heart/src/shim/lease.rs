@@ -37,8 +37,6 @@ use super::process::boot_id;
 pub struct Lease {
     /// The file, which a [`LeaseFile`] has made.
     pub file: PathBuf,
-    /// The longest that a lease may be: one that ends later is not believed.
-    pub longest: Span,
     /// Time between the stop signal and SIGKILL once the lease is over.
     pub grace: Span,
 }
@@ -132,7 +130,6 @@ pub(super) struct Watched {
     file: File,
     boot: [u8; BOOT_ID_BYTES],
     timer: OwnedFd,
-    longest: Span,
     grace: Span,
     /// The end that was seen last.
     until: BootTime,
@@ -148,7 +145,6 @@ impl Watched {
                 TimerfdClockId::Boottime,
                 TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
             )?,
-            longest: lease.longest,
             grace: lease.grace,
             until: BootTime(0),
         };
@@ -162,7 +158,6 @@ impl Watched {
     pub(super) fn holds(&mut self) -> io::Result<bool> {
         let now = BootTime::now();
         let until = read(&self.file, &self.boot)?.unwrap_or_default();
-        let until = until.min(now.after(self.longest));
         self.until = self.until.max(until);
         if until <= now {
             return Ok(false);
@@ -293,7 +288,6 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let lease = Lease {
             file: directory.path().join("lease"),
-            longest: Span::seconds(3),
             grace: Span(0),
         };
         assert!(Watched::begin(&lease).is_err(), "there is no file");

@@ -208,6 +208,30 @@ fn signal(pid: u32, signal: Signal) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_ttl_is_what_the_cluster_says() {
+    // By what it was told, this heart would let exclusive instances run for ten minutes.
+    let (mut node, first, second) = fenced(Span::seconds(600)).await;
+    let generation = node
+        .pacemaker
+        .assign(|assignment| assignment.node_ttl = Span::seconds(1));
+    let obeyed = || (node.pacemaker.memory().report.assignment == generation).then_some(());
+    eventually("it is obeyed", obeyed, String::new).await;
+    node.kill();
+    // An earlier lease is as long as it was; the next heart keeps no longer one than it is told of.
+    fs::remove_file(node.data().join("lease")).unwrap();
+    node.start_process(None);
+    node.pacemaker.memory().reports = 0;
+    let reported = || (node.pacemaker.memory().reports > 2).then_some(());
+    eventually("reports", reported, String::new).await;
+    assert_eq!(node.reaches(2, InstanceState::Running).await, second);
+
+    node.pacemaker.go_away();
+    ends(&first).await;
+
+    assert!(lives(second.pid.unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pause_shorter_than_the_ttl_harms_nothing() {
     let (node, first, second) = fenced(Span::seconds(20)).await;
     let reports = || node.pacemaker.memory().reports;

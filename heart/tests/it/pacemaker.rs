@@ -20,6 +20,7 @@ use common::assignment::{
 };
 use common::digest::Digest;
 use common::id::{Generation, InstanceId, JobId, NodeId};
+use common::time::Span;
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
@@ -76,6 +77,7 @@ impl Pacemaker {
         let address = listener.local_addr().unwrap();
         let empty = Assignment {
             cluster: String::new(),
+            node_ttl: Span(0),
             node: NODE,
             term: 1,
             generation: Generation(1),

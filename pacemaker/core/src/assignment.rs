@@ -16,6 +16,7 @@ impl State {
         let record = self.nodes.get(&node)?;
         Some(Assignment {
             cluster: self.cluster_id(),
+            node_ttl: self.settings().node_ttl,
             node,
             term,
             generation: record.assignment_generation,

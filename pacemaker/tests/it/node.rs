@@ -8,6 +8,7 @@ use common::assignment::{Assignment, HeartReport, InstanceReport, Report, Router
 use common::id::{Generation, NodeId, PluginName};
 use common::instance::{InstanceGoal, InstanceState};
 use common::node::{NodeDescription, Role};
+use common::time::Span;
 use pacemaker_client::Client;
 use tokio::task::JoinHandle;
 
@@ -56,6 +57,7 @@ pub(crate) fn description(api: &str) -> NodeDescription {
 async fn run_heart(client: Client, node: NodeId) {
     let mut held = Assignment {
         cluster: String::new(),
+        node_ttl: Span(0),
         node,
         term: 0,
         generation: Generation(0),
