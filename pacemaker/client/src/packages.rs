@@ -1,6 +1,7 @@
 //! Moving packages: upload that resumes, download as a stream.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::api::{UPLOAD_OFFSET, paths};
@@ -9,6 +10,7 @@ use common::digest::Digest;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use reqwest::{Method, StatusCode};
 use tokio::io::AsyncSeekExt as _;
+use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 
 use crate::error::Error;
@@ -17,8 +19,12 @@ use crate::{Client, fill};
 
 /// `Upload-Length`: the whole size of a package, sent with each part of it.
 pub const UPLOAD_LENGTH: &str = "upload-length";
-/// How often an upload may break off without a byte of progress before it is given up.
+/// How often less than the rest may arrive, without a byte of progress, before an upload is given up.
 const UPLOAD_ATTEMPTS: u32 = 5;
+/// How long an upload that has begun waits for a pacemaker: the restart of one, or of its machine.
+const UPLOAD_PATIENCE: Duration = Duration::from_secs(60);
+/// The pause before an upload that broke off is taken up again.
+const UPLOAD_PAUSE: Duration = Duration::from_millis(250);
 /// How much of a file is read at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -64,40 +70,64 @@ impl Client {
         file: &Path,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), Error> {
-        let stuck = |attempts| Error::UploadStuck {
-            digest: package.digest.clone(),
-            attempts,
-        };
-        let mut best = 0;
+        let mut best = None;
         let mut attempts = 0;
+        let mut away_since = None;
         loop {
-            let offset = match self.stored_package(&package.digest).await? {
-                Stored::Whole => {
-                    progress(package.size);
-                    return Ok(());
-                }
-                Stored::Part(offset) => offset,
-            };
-            attempts = if offset > best { 0 } else { attempts + 1 };
-            best = best.max(offset);
-            progress(offset);
-            match self.upload_part(package, file, offset).await {
+            let (offset, step) = self.upload_rest(package, file, progress).await;
+            if offset > best {
+                best = offset;
+                attempts = 0;
+                away_since = None;
+            }
+            let error = match step {
                 Ok(Stored::Whole) => {
                     progress(package.size);
                     return Ok(());
                 }
-                Ok(Stored::Part(_)) if attempts >= UPLOAD_ATTEMPTS => return Err(stuck(attempts)),
-                Err(error) if attempts >= UPLOAD_ATTEMPTS => {
-                    return Err(match error {
-                        Error::Unreachable { .. } | Error::Answer { .. } => stuck(attempts),
-                        other => other,
+                Ok(Stored::Part(_)) => None,
+                // Another upload of the same package is ahead of this one.
+                Err(Error::Refused { ref problem, .. }) if problem.code == "offset_mismatch" => {
+                    None
+                }
+                Err(error) => Some(error),
+            };
+            match error {
+                None if attempts >= UPLOAD_ATTEMPTS => {
+                    return Err(Error::UploadStuck {
+                        digest: package.digest.clone(),
+                        attempts,
                     });
                 }
-                Ok(Stored::Part(_)) | Err(Error::Unreachable { .. } | Error::Answer { .. }) => {}
-                // Another upload of the same package is ahead of this one.
-                Err(Error::Refused { ref problem, .. }) if problem.code == "offset_mismatch" => {}
-                Err(error) => return Err(error),
+                None => attempts += 1,
+                // A pacemaker starts again, or another one leads from now on.
+                Some(error) if error.is_unreachable() && best.is_some() => {
+                    let since = *away_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > UPLOAD_PATIENCE {
+                        return Err(error);
+                    }
+                    tokio::time::sleep_until(Instant::now() + UPLOAD_PAUSE).await;
+                }
+                Some(error) => return Err(error),
             }
+        }
+    }
+
+    /// Asks how much is there, and sends the rest; answers also what was there.
+    async fn upload_rest(
+        &self,
+        package: &PackageReference,
+        file: &Path,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> (Option<u64>, Result<Stored, Error>) {
+        match self.stored_package(&package.digest).await {
+            Ok(Stored::Part(offset)) => {
+                progress(offset);
+                let sent = self.upload_part(package, file, offset).await;
+                (Some(offset), sent)
+            }
+            Ok(Stored::Whole) => (Some(package.size), Ok(Stored::Whole)),
+            Err(error) => (None, Err(error)),
         }
     }
 

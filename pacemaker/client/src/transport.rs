@@ -328,3 +328,6 @@ fn configuration(what: &str, source: impl Into<Box<dyn std::error::Error + Send 
         source: source.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;
