@@ -11,7 +11,7 @@
 
 mod probe;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use common::assignment::{HeartReport, Load, Report, RouterReport};
 use common::id::NodeId;
 use common::time::{Span, Timestamp};
 use pacemaker_client::Connections;
+use pacemaker_core::Planner;
 use pacemaker_core::command::{Command, Outcome};
 use pacemaker_core::sightings::{Sighting, Sightings};
 use tokio::sync::{mpsc, oneshot};
@@ -150,6 +151,7 @@ pub(crate) struct LeaderLoop {
     metrics: Metrics,
     inbox: mpsc::Receiver<Message>,
     heard: Heard,
+    planner: Planner,
     /// Set while this pacemaker leads and has caught up.
     leading: Option<Status>,
     streak: u32,
@@ -175,6 +177,7 @@ impl LeaderLoop {
             metrics,
             inbox,
             heard: Heard::default(),
+            planner: Planner::default(),
             leading: None,
             streak: 0,
             prober: Prober::new(nodes),
@@ -269,6 +272,7 @@ impl LeaderLoop {
                 tracing::info!(term = status.term, "leading the cluster");
                 self.heard.sightings.elected = self.replica.now();
                 self.heard.passed = None;
+                self.planner = Planner::default();
                 self.leading = Some(status);
             }
             Err(error) => tracing::debug!(%error, "not leading yet"),
@@ -284,14 +288,14 @@ impl LeaderLoop {
         self.heard.begin_pass(now);
         let computed_at = self.replica.applied();
         let sightings = &self.heard.sightings;
+        let reported = std::mem::take(&mut self.heard.reported);
+        let planner = &mut self.planner;
         let actions = self
             .replica
-            .read(|state| pacemaker_core::plan(state, sightings, now));
+            .read(|state| planner.plan_after(state, sightings, &reported, now));
         if actions.is_empty() {
             self.streak = 0;
-            let next = self
-                .replica
-                .read(|state| pacemaker_core::next_deadline(state, sightings, now))?;
+            let next = self.planner.next_deadline(now)?;
             return Some(Instant::now() + next.since(now).duration());
         }
         self.streak += 1;
@@ -348,6 +352,8 @@ impl LeaderLoop {
 #[derive(Debug, Default)]
 struct Heard {
     sightings: Sightings,
+    /// Hearts that have reported since the last plan.
+    reported: BTreeSet<NodeId>,
     /// When the last pass of this leader began.
     passed: Option<Timestamp>,
     /// The incarnation before the present one: a report of it has been overtaken.
@@ -374,6 +380,7 @@ impl Heard {
         if let Some(heart) = report.heart {
             let newest = &mut self.sightings.hearts;
             is_news |= keep(newest, &mut self.former_hearts, node, heart, now);
+            self.reported.insert(node);
         }
         if let Some(router) = report.router {
             let newest = &mut self.sightings.routers;
