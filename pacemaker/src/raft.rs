@@ -49,7 +49,7 @@ use self::room::Room;
 use self::snapshot_files::SnapshotFiles;
 use self::state_machine::StateMachine;
 pub(crate) use self::types::{StoredLogId, StoredVote};
-use self::types::{LeaderId, Proposal, Seat, SnapshotBytes, TypeConfig};
+use self::types::{Proposal, Seat, SnapshotBytes, TypeConfig};
 use crate::metrics::{Metrics, ResultLabel};
 use crate::peer::{Answer, CallError, Peers, Place, Request, SharedCommand};
 use crate::replica::Replica;
@@ -405,8 +405,7 @@ impl Proposer {
         let (responder, answer) = ProgressResponder::complete_only();
         let mut write = self.raft.write(proposal).responder(responder);
         if let Some(term) = term {
-            let node_id = self.own();
-            write = write.with_leader(LeaderId { term, node_id });
+            write = write.with_leader(term);
         }
         write.await.map_err(|error| ProposeError::Failed(error.into()))?;
         let Ok(result) = answer.await else {

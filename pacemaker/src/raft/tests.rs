@@ -237,13 +237,7 @@ fn retry_open(directory: &TempDir) -> redb::Database {
 }
 
 fn log_id(index: u64) -> LogId {
-    LogId::new(
-        LeaderId {
-            term: 1,
-            node_id: 1,
-        },
-        index,
-    )
+    LogId::new(LeaderId { term: 1 }, index)
 }
 
 async fn append(log: &mut LogStore, indexes: std::ops::Range<u64>) {

@@ -30,6 +30,8 @@ openraft::declare_raft_types!(
         D = Proposal,
         R = Reply,
         Node = Seat,
+        // At most one leader in a term: who obeys leaders fences them by their term alone.
+        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
         AsyncRuntime = Runtime,
 );
 
@@ -115,7 +117,6 @@ pub(crate) type SnapshotBytes = bytes::Bytes;
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     term: u64,
-    leader: u64,
     index: u64,
     body: Body,
 }
@@ -140,7 +141,6 @@ pub(crate) struct StoredMembers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredLogId {
     term: u64,
-    leader: u64,
     index: u64,
 }
 
@@ -192,10 +192,8 @@ impl StoredMembers {
 
 impl From<LogId> for StoredLogId {
     fn from(id: LogId) -> Self {
-        let leader = id.committed_leader_id();
         Self {
-            term: leader.term,
-            leader: leader.node_id,
+            term: id.committed_leader_id().term,
             index: id.index(),
         }
     }
@@ -203,13 +201,7 @@ impl From<LogId> for StoredLogId {
 
 impl From<StoredLogId> for LogId {
     fn from(id: StoredLogId) -> Self {
-        Self::new(
-            LeaderId {
-                term: id.term,
-                node_id: id.leader,
-            },
-            id.index,
-        )
+        Self::new(LeaderId { term: id.term }, id.index)
     }
 }
 
@@ -217,7 +209,7 @@ impl From<&Vote> for StoredVote {
     fn from(vote: &Vote) -> Self {
         Self {
             term: vote.leader_id.term,
-            node: vote.leader_id.node_id,
+            node: vote.leader_id.voted_for,
             committed: vote.committed,
         }
     }
@@ -238,7 +230,6 @@ pub(crate) fn encode_entry(entry: &Entry) -> io::Result<Vec<u8>> {
     let id = StoredLogId::from(entry.log_id);
     encode(&Record {
         term: id.term,
-        leader: id.leader,
         index: id.index,
         body: match &entry.payload {
             EntryPayload::Blank => Body::Blank,
@@ -253,7 +244,6 @@ pub(crate) fn decode_entry(bytes: &[u8]) -> io::Result<Entry> {
     let record: Record = decode(bytes)?;
     let id = StoredLogId {
         term: record.term,
-        leader: record.leader,
         index: record.index,
     };
     let payload = match record.body {
@@ -311,13 +301,7 @@ mod tests {
 
     #[test]
     fn record_survives_the_disk_and_a_flipped_bit_is_seen() {
-        let id = LogId::new(
-            LeaderId {
-                term: 3,
-                node_id: 1,
-            },
-            7,
-        );
+        let id = LogId::new(LeaderId { term: 3 }, 7);
         let members = Membership::new(
             vec![BTreeSet::from([1])],
             BTreeMap::from([(1, Seat::from(Place::new("one")))]),
