@@ -31,8 +31,8 @@ pub(crate) enum Written {
     Elsewhere(Option<u64>),
     /// The core refused it.
     Refused(String),
-    /// The process is about to end; it may have happened.
-    Failed,
+    /// It may have happened, and may not.
+    Unknown,
 }
 
 /// What a machine answers to a read.
@@ -94,7 +94,7 @@ impl Client {
                     self.network.witness.wrong(format_args!("{key}: {why}"));
                     return;
                 }
-                Some(Written::Elsewhere(_) | Written::Failed) | None => target = self.any(),
+                Some(Written::Elsewhere(_) | Written::Unknown) | None => target = self.any(),
             }
             if self.is_done.load(Ordering::Relaxed) && tries > 400 {
                 self.network
@@ -183,8 +183,11 @@ pub(crate) async fn write(machine: Arc<Machine>, running: Running, command: Comm
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
             Written::Elsewhere(forward.leader_id)
         }
+        // The leader changed while it was in the log.
+        Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) | RaftError::Fatal(_)) => {
+            Written::Unknown
+        }
         Err(RaftError::APIError(error)) => Written::Refused(error.to_string()),
-        Err(RaftError::Fatal(_)) => Written::Failed,
     }
 }
 

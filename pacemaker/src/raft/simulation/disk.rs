@@ -108,6 +108,13 @@ impl Disk {
         inside.limit = room.map(|room| inside.cached.len() as u64 + room);
     }
 
+    /// Nothing goes wrong any more.
+    pub(crate) fn mend(&self) {
+        let mut inside = self.inside();
+        inside.fails = None;
+        inside.limit = None;
+    }
+
     /// Turns one bit that is in use, and on the disk itself.
     pub(crate) fn damage(&self) {
         let mut inside = self.inside();
@@ -121,11 +128,6 @@ impl Disk {
         inside.flushed[at] ^= 1 << self.random.within(0..8);
         inside.cached = inside.flushed.clone();
         inside.dirty.clear();
-    }
-
-    /// How often it was flushed.
-    pub(crate) fn flushes(&self) -> u64 {
-        self.inside().flushes
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {

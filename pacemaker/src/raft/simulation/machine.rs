@@ -194,10 +194,10 @@ impl Machine {
                 let failed = metrics.borrow_and_update().running_state.clone().err();
                 if let Some(fatal) = failed {
                     witness.note(format_args!("{id} fails: {fatal}"));
-                    process.kill();
+                    return process.kill();
                 }
                 if metrics.changed().await.is_err() {
-                    process.kill();
+                    return process.kill();
                 }
             }
         });

@@ -4,6 +4,7 @@
 //! applied twice by a process, one leader per term, no promise forgotten over a restart. What the
 //! clients were told is checked at the end, in [`history`](super::history).
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard};
@@ -146,7 +147,7 @@ impl Witness {
 
     /// A machine sent entries or a heartbeat as the leader of this vote.
     pub(crate) fn leads(&self, vote: &Vote) {
-        let (term, machine) = (vote.leader_id.term, vote.leader_id.node_id);
+        let (term, machine) = (vote.leader_id.term, vote.leader_id.voted_for);
         let known = self.inside().leaders.get(&term).copied();
         match known {
             None => {
@@ -181,7 +182,10 @@ impl Witness {
         self.note(format_args!("{machine} starts, {vote_text}, {last_text}"));
         let promise = self.inside().promises.get(&machine).copied();
         let promise = promise.unwrap_or_default();
-        if vote < promise.vote {
+        if !matches!(
+            vote.partial_cmp(&promise.vote),
+            Some(Ordering::Equal | Ordering::Greater)
+        ) {
             self.wrong(format_args!(
                 "machine {machine} promised {:?} and comes back with {vote_text}",
                 promise.vote

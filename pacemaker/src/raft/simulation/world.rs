@@ -152,7 +152,7 @@ impl World {
             let metrics = running.raft.server_metrics();
             let metrics = metrics.borrow_watched();
             let leads = metrics.current_leader == Some(machine.id);
-            leads.then_some((metrics.vote.leader_id, machine.id))
+            leads.then_some((metrics.vote.leader_id.term, machine.id))
         });
         believers.max().map(|(_, id)| id)
     }
@@ -225,7 +225,7 @@ impl World {
     pub(crate) async fn heal(&self) {
         self.network.clear();
         for machine in self.network.machines() {
-            machine.disk.fill(None);
+            machine.disk.mend();
             machine.slow_down(Duration::from_millis(1));
             machine.resume();
             machine.start().await;
