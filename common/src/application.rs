@@ -88,7 +88,8 @@ pub struct InstanceTypeSpec {
     pub quantity: u32,
     /// How an instance is run.
     pub runtime: RuntimeSpec,
-    /// Run in the instance's directory before each start.
+    /// Run in the instance's directory before each start that the cluster orders; not before a restart
+    /// in place after a crash.
     #[serde(default)]
     pub startup: Vec<ShellScript>,
     /// Where instances may be placed.

@@ -54,7 +54,8 @@ pub struct AssignedInstance {
     pub package: PackageReference,
     /// How it is run.
     pub runtime: RuntimeSpec,
-    /// Run in its directory before each start.
+    /// Run in its directory before each start that the cluster orders; not before a restart in place
+    /// after a crash.
     pub startup: Vec<ShellScript>,
     /// The application's variables, the type's own over them.
     pub env: BTreeMap<String, String>,

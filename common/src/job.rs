@@ -81,7 +81,8 @@ pub enum StepName {
     Route,
     /// The version is current and every live router sends to it alone.
     Promote,
-    /// The old version's requests are done.
+    /// No request that a stop could cut is in flight. A switch stops nothing: what the old version still
+    /// carries goes on while it stays warm, and it is drained when it is stopped.
     Drain,
     /// The old version is kept warm, to be stopped when the watch window ends.
     Retire,

@@ -1,4 +1,12 @@
 //! The switchover's waits, and the end of the watch window.
+//!
+//! A switch does not wait for the requests that the old version carries. Nothing cuts them: the
+//! version stays warm, with hostnames of its own, so routers go on counting it among their backends
+//! and do not report what is in flight to it. When the watch window ends its instances are withdrawn,
+//! and only then do they have the drain limit, before they are stopped
+//! ([`Wishes::release`]). The step `drain` of a switch therefore waits for requests only to instances
+//! that left the table altogether. To wait for all would make each deployment of an application
+//! with long-lived connections last for the whole drain limit, and protect nothing.
 
 use std::collections::BTreeSet;
 
