@@ -273,9 +273,7 @@ impl Members {
             };
         }
         let voters = nodes(group.voters());
-        let live = nodes(numbers(
-            group.members.iter().filter(|member| is_alive(member)),
-        ));
+        let live = self.live(&group).await;
         if !pacemaker_core::membership::may_remove(&voters, &live, node) {
             return Answer::Refused(format!(
                 "without node {node}, fewer than a majority of the pacemakers that remain are alive, so that nothing could be changed any more; bring them back first"
@@ -302,6 +300,21 @@ impl Members {
             Ok(Err(error)) => Answer::Unknown(error.to_string()),
             Err(_) => Answer::Unknown("the change takes long".to_owned()),
         }
+    }
+}
+
+impl Members {
+    /// The members that answer now: what was heard a moment ago is not enough to give up a vote for.
+    async fn live(&self, group: &Group) -> BTreeSet<NodeId> {
+        let deadline = std::time::Instant::now() + HELLO_PATIENCE;
+        let asking = group.members.iter().map(|member| async move {
+            let number = member.number;
+            let is_own = number == group.own;
+            let answer = self.proposer.ask(number, &Request::Ping, deadline);
+            (is_own || answer.await.is_ok()).then_some(NodeId(number))
+        });
+        let answers = futures_util::future::join_all(asking).await;
+        answers.into_iter().flatten().collect()
     }
 }
 

@@ -15,16 +15,16 @@ use crate::membership::RemoveError;
 
 /// GET `/readyz`.
 pub(crate) async fn ready(State(api): State<Arc<Api>>) -> Answer<&'static str> {
-    if !api.is_ready() {
-        return Err(Failure::unavailable(
-            "not_ready",
-            "This pacemaker is catching up with its log.",
-        ));
-    }
     if api.proposer.is_removed() {
         return Err(Failure::unavailable(
             "member_removed",
             "This pacemaker was taken out of the cluster.",
+        ));
+    }
+    if !api.is_ready() {
+        return Err(Failure::unavailable(
+            "not_ready",
+            "This pacemaker is catching up with its log.",
         ));
     }
     if api.proposer.status().leader.is_none() {

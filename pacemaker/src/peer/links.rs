@@ -91,6 +91,9 @@ impl Peers {
             if *member != own {
                 self.link(*member, place, Lane::Quick);
             }
+            if let Some(link) = self.links().get(&(*member, Lane::Large)) {
+                link.move_to(place.clone());
+            }
         }
     }
 

@@ -85,11 +85,17 @@ async fn member_that_was_away_for_long_is_brought_up_by_a_snapshot() {
     group.crash(away);
 
     let client = group.running[&leader].administrator();
-    for _ in 0..LONG_LOG / AT_ONCE {
+    for round in 0..LONG_LOG / AT_ONCE {
         // Refused, but in the log nevertheless.
-        let refused = (0..AT_ONCE).map(|_| async {
-            let again = client.create_workspace(&workspace("taken"), "").await;
-            assert!(again.is_err());
+        let refused = (0..AT_ONCE).map(|number| {
+            let client = client.clone();
+            async move {
+                let key = format!("{round} {number}");
+                let mut body = workspace("taken");
+                body.name.clone_from(&key);
+                let again = client.create_workspace(&body, &key).await;
+                assert_eq!(again.unwrap_err().status(), Some(409));
+            }
         });
         join_all(refused).await;
     }

@@ -163,8 +163,8 @@ async fn pacemaker_that_moves_is_followed() {
 async fn remove(group: &Group, member: u64) {
     let client = group.client();
     eventually("the member is removed", async || {
-        let removal = client.remove_member(NodeId(member), &format!("remove {member}"));
-        removal.await.ok()
+        let key = format!("remove {member}");
+        client.remove_member(NodeId(member), &key).await.ok()
     })
     .await;
 }
