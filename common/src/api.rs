@@ -27,6 +27,9 @@ pub const UPLOAD_OFFSET: &str = "upload-offset";
 pub const LOG_OFFSET: &str = "pm-log-offset";
 /// `PM-Log-End`: `true` when a log will not grow any more.
 pub const LOG_END: &str = "pm-log-end";
+/// Header of an answer that may lack what was acknowledged a moment ago: its pacemaker reaches no
+/// leader. The value says so in words.
+pub const STALE: &str = "pm-stale";
 /// The longest that a watch or a long poll blocks, seconds.
 pub const WATCH_SECONDS: u64 = 30;
 /// The largest JSON body of a request, bytes; a manifest has at most [`MANIFEST_MAX_BYTES`](crate::manifest::MANIFEST_MAX_BYTES).

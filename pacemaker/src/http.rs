@@ -9,6 +9,7 @@ mod cluster;
 mod deployments;
 mod error;
 mod extract;
+mod fresh;
 mod jobs;
 mod join;
 mod listen;
@@ -135,9 +136,13 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
             patience: endpoint.patience,
             route: endpoint.path,
         };
-        let guarded = endpoint
-            .handler
-            .layer(from_fn_with_state(gate, authentication::pass));
+        let handler = if fresh::reads_state(endpoint.method, endpoint.path) {
+            let fresh = from_fn_with_state(Arc::clone(api), fresh::pass);
+            endpoint.handler.layer(fresh)
+        } else {
+            endpoint.handler
+        };
+        let guarded = handler.layer(from_fn_with_state(gate, authentication::pass));
         let merged = match by_path.remove(endpoint.path) {
             Some(others) => others.merge(guarded),
             None => guarded,

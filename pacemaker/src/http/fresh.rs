@@ -1,0 +1,52 @@
+//! What people read has everything that was acknowledged before they asked, whichever pacemaker
+//! answers; where that cannot be known in time, the answer says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use common::api::{STALE, paths};
+use http::{HeaderValue, Method};
+
+use crate::http::Api;
+
+/// How long a read waits for a leader: more than an election, less than the patience of who reads.
+/// In an outage the last known state is better than nothing.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Reads of the state. How the cluster itself stands is asked of one pacemaker and answered at once.
+const READS: [&str; 8] = [
+    paths::WORKSPACES,
+    paths::APPLICATIONS,
+    paths::APPLICATION,
+    paths::JOBS,
+    paths::JOB,
+    paths::NODES,
+    paths::NODE,
+    paths::WHY,
+];
+
+/// True for the endpoints whose answers come from the state.
+pub(super) fn reads_state(method: &str, path: &str) -> bool {
+    method == Method::GET.as_str() && READS.contains(&path)
+}
+
+/// Waits until what was acknowledged anywhere is applied here, and lets the request pass.
+pub(super) async fn pass(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    // Who watches says what it has, and waits for newer: it is never told anything older.
+    let is_watch = request
+        .uri()
+        .query()
+        .is_some_and(|query| query.split('&').any(|pair| pair.starts_with("after=")));
+    if request.method() != Method::GET || is_watch {
+        return next.run(request).await;
+    }
+    let confirmed = tokio::time::timeout(PATIENCE, api.proposer.barrier()).await;
+    let mut response = next.run(request).await;
+    if !matches!(confirmed, Ok(Ok(()))) {
+        let value = HeaderValue::from_static("no leader confirmed that this is the newest state");
+        response.headers_mut().insert(STALE, value);
+    }
+    response
+}
