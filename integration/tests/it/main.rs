@@ -7,6 +7,8 @@ mod chaos;
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod cluster_admin;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod death;
