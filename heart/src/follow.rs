@@ -84,7 +84,11 @@ impl Follower {
             };
             match trouble {
                 None => {
-                    self.talking.contact.note_confirmed(sent);
+                    // Asked for what is newer, a pacemaker that is behind answers what it has; only a
+                    // question from the beginning is answered with what is acknowledged anywhere.
+                    if after == Generation(0) {
+                        self.talking.contact.note_confirmed(sent);
+                    }
                     is_confirmed = true;
                     pause = FIRST_PAUSE;
                 }
