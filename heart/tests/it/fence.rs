@@ -208,6 +208,34 @@ fn signal(pid: u32, signal: Signal) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pacemaker_that_has_no_leader_keeps_no_exclusive_instance_running() {
+    let (node, first, second) = fenced(Span::seconds(1)).await;
+
+    // Its watches are answered all the time.
+    node.pacemaker.memory().is_leaderless = true;
+    ends(&first).await;
+    let before = node.pacemaker.memory().assignments;
+    let worker = node.worker(3, "exec sleep 1000");
+    node.pacemaker
+        .assign(|assignment| assignment.instances.push(worker));
+    let given = || (node.pacemaker.memory().assignments > before).then_some(());
+    eventually("an assignment is given", given, String::new).await;
+    let directory = node.instance_directory(3).join("run/process.json");
+    let runs = || directory.exists().then_some(());
+    eventually("what is not exclusive runs", runs, String::new).await;
+    let run = node.instance_directory(1).join("run");
+    assert!(ExitRecord::read(&run).unwrap().is_some(), "it stays ended");
+
+    node.pacemaker.memory().is_leaderless = false;
+    let again = || {
+        let found = node.pacemaker.instance(first.id)?;
+        (found.state == InstanceState::Running && found.pid != first.pid).then_some(found)
+    };
+    eventually("it runs again", again, String::new).await;
+    assert_eq!(node.reaches(2, InstanceState::Running).await, second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_ttl_is_what_the_cluster_says() {
     // By what it was told, this heart would let exclusive instances run for ten minutes.
     let (mut node, first, second) = fenced(Span::seconds(600)).await;

@@ -51,6 +51,8 @@ pub(crate) struct Memory {
     pub(crate) packages: BTreeMap<Digest, Bytes>,
     /// How often each was asked for.
     pub(crate) downloads: BTreeMap<Digest, usize>,
+    /// True while no report is acknowledged, as by pacemakers without a leader.
+    pub(crate) is_leaderless: bool,
     /// The newest report.
     pub(crate) report: HeartReport,
     /// Whose its sender says to be.
@@ -276,6 +278,9 @@ async fn take_report(
     axum::Json(report): axum::Json<Report>,
 ) -> StatusCode {
     let mut memory = shared.memory.lock().unwrap();
+    if memory.is_leaderless {
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
     let Some(heart) = report.heart else {
         return StatusCode::BAD_REQUEST;
     };
