@@ -18,4 +18,5 @@ mod watched;
 mod witness;
 mod world;
 
+#[cfg(test)]
 mod tests;

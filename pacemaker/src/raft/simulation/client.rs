@@ -10,17 +10,17 @@ use openraft::ReadPolicy;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::raft::linearizable_read::Linearizer;
 use pacemaker_core::command::{Command, Outcome};
-use tokio::time::sleep;
 
 use crate::raft::simulation::history::{Done, History, Operation};
 use crate::raft::simulation::machine::{Machine, Running};
 use crate::raft::simulation::network::{CLIENTS, Network};
+use crate::raft::simulation::runtime::pass;
 use crate::raft::types::Proposal;
 
 /// How long a client waits for one answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Milliseconds between two operations of a client, at most.
-const THINKS_MS: u64 = 60;
+const THINKS_MS: u64 = 80;
 
 /// What a machine answers to a write.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ impl Client {
         let random = Arc::clone(&self.network.random);
         let mut count = 0;
         while !self.is_done.load(Ordering::Relaxed) {
-            sleep(random.milliseconds(0..THINKS_MS)).await;
+            pass(random.milliseconds(0..THINKS_MS)).await;
             if random.chance(35) {
                 self.read().await;
             } else {
@@ -86,7 +86,7 @@ impl Client {
                             "{key} is answered as entry {index} and had its effect at {effect:?}"
                         ));
                     }
-                    self.keep(begun, Done::Write { key, index, outcome });
+                    self.keep(begun, Done::Write { key, outcome });
                     return;
                 }
                 Some(Written::Elsewhere(Some(leader))) if tries % 4 != 0 => target = leader,
@@ -102,7 +102,7 @@ impl Client {
                     .wrong(format_args!("{key} never gets an answer"));
                 return;
             }
-            sleep(self.network.random.milliseconds(1..40)).await;
+            pass(self.network.random.milliseconds(1..40)).await;
         }
     }
 
@@ -193,7 +193,10 @@ pub(crate) async fn write(machine: Arc<Machine>, running: Running, command: Comm
 
 /// What a machine does when it is asked to read: the leader says how far, it reads its own state.
 async fn read(id: u64, network: Arc<Network>, running: Running) -> Seen {
-    let own = running.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+    let own = running
+        .raft
+        .get_read_linearizer(ReadPolicy::ReadIndex)
+        .await;
     let linearizer = match own {
         Ok(linearizer) => linearizer,
         Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {

@@ -34,8 +34,6 @@ pub(crate) enum Done {
     Write {
         /// Its idempotency key.
         key: String,
-        /// The entry that was answered; a later one than the effect when it was tried again.
-        index: u64,
         /// What the client was told.
         outcome: Outcome,
     },
@@ -75,7 +73,7 @@ impl History {
         let mut ended: Vec<(u64, u64)> = Vec::new();
         for operation in &self.operations {
             let place = match &operation.done {
-                Done::Write { key, outcome, .. } => {
+                Done::Write { key, outcome } => {
                     if let Some(other) = outcomes.insert(format!("{outcome:?}"), key) {
                         witness.wrong(format_args!("{key} and {other} both made {outcome:?}"));
                     }

@@ -10,13 +10,12 @@ use common::time::Timestamp;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::storage::RaftLogStorage as _;
 use openraft::{RaftLogReader as _, SnapshotPolicy};
-use tokio::time::sleep;
 
 use crate::metrics::Metrics;
 use crate::raft::log_store::LogStore;
 use crate::raft::simulation::disk::{Disk, Stop};
 use crate::raft::simulation::network::{Connections, Network};
-use crate::raft::simulation::runtime::Process;
+use crate::raft::simulation::runtime::{Process, pass};
 use crate::raft::simulation::shelf::Shelf;
 use crate::raft::simulation::watched::Watched;
 use crate::raft::simulation::witness::Witness;
@@ -106,7 +105,9 @@ impl Machine {
         let process = Process::default();
         let booted = {
             let (machine, process) = (Arc::clone(self), process.clone());
-            process.clone().spawn(async move { machine.boot(&process).await })
+            process
+                .clone()
+                .spawn(async move { machine.boot(&process).await })
         };
         match booted.await {
             Ok(Ok(running)) => {
@@ -141,8 +142,8 @@ impl Machine {
                 format!("{error} ({})", source.unwrap_or_default())
             })?;
         let files = SnapshotFiles::simulated(self.shelf.clone());
-        let machine = StateMachine::open(files, Arc::clone(&replica))
-            .map_err(|error| error.to_string())?;
+        let machine =
+            StateMachine::open(files, Arc::clone(&replica)).map_err(|error| error.to_string())?;
         let applied = machine.applied();
         if log.purged().is_some_and(|purged| applied < Some(purged)) {
             return Err("the log begins after the newest valid snapshot".to_owned());
@@ -156,7 +157,7 @@ impl Machine {
         let (flush, random) = (Arc::clone(&self.flush), Arc::clone(&self.network.random));
         process.spawn(writer.run_simulated(move || {
             let most = flush.load(Ordering::Relaxed);
-            sleep(random.milliseconds(most / 2..most + 1))
+            pass(random.milliseconds(most / 2..most + 1))
         }));
         let config = openraft::Config {
             snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
@@ -205,7 +206,8 @@ impl Machine {
 
     /// Ends the process, or takes the power from the machine.
     pub(crate) fn stop(&self, how: Stop) {
-        self.witness().note(format_args!("{} stops: {how:?}", self.id));
+        self.witness()
+            .note(format_args!("{} stops: {how:?}", self.id));
         if let Some(running) = self.slot().take() {
             running.process.kill();
         }

@@ -12,20 +12,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use openraft::alias::{SnapshotOf, VoteOf};
-use openraft::errors::{
-    NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable,
-};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::raft::simulation::machine::{Machine, Running};
 use crate::raft::simulation::random::Random;
-use crate::raft::simulation::runtime::spawn;
+use crate::raft::simulation::runtime::{pass, spawn};
 use crate::raft::simulation::witness::Witness;
 use crate::raft::types::{Seat, SnapshotBytes, TypeConfig};
 
@@ -191,7 +189,7 @@ impl Network {
             (self.random.milliseconds(delay), is_lost)
         };
         if !delay.is_zero() {
-            sleep(delay).await;
+            pass(delay).await;
         }
         if is_lost || self.weather().cut.contains(&(from, to)) {
             pending::<()>().await;
@@ -244,7 +242,9 @@ fn failed<E: std::error::Error>(error: E) -> RPCError<TypeConfig> {
 impl Connection {
     fn note(&self, what: impl std::fmt::Display) {
         let (from, to) = self.link;
-        self.network.witness.note(format_args!("{from}>{to} {what}"));
+        self.network
+            .witness
+            .note(format_args!("{from}>{to} {what}"));
     }
 
     /// Lets the same request arrive once more, as over a connection that was made again.
@@ -255,7 +255,7 @@ impl Connection {
         if let Some(again) = self.network.is_repeated() {
             let (network, link) = (Arc::clone(&self.network), self.link);
             spawn(async move {
-                sleep(again).await;
+                pass(again).await;
                 let repeated = network.call(link, Duration::from_secs(1), work).await;
                 network
                     .witness

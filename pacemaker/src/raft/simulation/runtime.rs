@@ -38,6 +38,15 @@ where
     Seeded::spawn(work)
 }
 
+/// Lets simulated time pass.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "simulated time passes only so, and costs nothing"
+)]
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
 /// The tasks of one start of one machine; clones are the same.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Process(Arc<Mutex<Tasks>>);
@@ -167,8 +176,7 @@ impl AsyncRuntime for Runtime {
     type Sleep = <Tokio as AsyncRuntime>::Sleep;
     type Instant = <Tokio as AsyncRuntime>::Instant;
     type TimeoutError = <Tokio as AsyncRuntime>::TimeoutError;
-    type Timeout<R, T: Future<Output = R> + OptionalSend> =
-        <Tokio as AsyncRuntime>::Timeout<R, T>;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = <Tokio as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = <Seeded as AsyncRuntime>::ThreadLocalRng;
     type Mpsc = <Tokio as AsyncRuntime>::Mpsc;
     type Watch = <Tokio as AsyncRuntime>::Watch;

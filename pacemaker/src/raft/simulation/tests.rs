@@ -21,77 +21,77 @@ const SUMMARY: &str = "story ";
 
 #[test]
 fn killed_leader_loses_nothing_r1() {
-    tell_many(Story::KillLeader, 8);
+    tell_many(Story::KillLeader, 6);
 }
 
 #[test]
 fn killed_group_loses_nothing_r2() {
-    tell_many(Story::KillAll, 8);
+    tell_many(Story::KillAll, 5);
 }
 
 #[test]
 fn power_loss_on_one_two_or_all_loses_nothing_r3() {
-    tell_many(Story::PowerLoss, 20);
+    tell_many(Story::PowerLoss, 12);
 }
 
 #[test]
 fn leader_that_is_cut_off_acknowledges_nothing_r4() {
-    tell_many(Story::PartitionLeader, 8);
+    tell_many(Story::PartitionLeader, 5);
 }
 
 #[test]
 fn leader_that_hears_nothing_gives_way_r5() {
-    tell_many(Story::OneWay, 8);
+    tell_many(Story::OneWay, 5);
 }
 
 #[test]
 fn bridge_between_two_keeps_one_leader_r6() {
-    tell_many(Story::Bridge, 8);
+    tell_many(Story::Bridge, 5);
 }
 
 #[test]
 fn clogged_links_heal_in_any_order_r7() {
-    tell_many(Story::Swizzle, 20);
+    tell_many(Story::Swizzle, 10);
 }
 
 #[test]
 fn paused_leader_serves_nothing_stale_r8() {
-    tell_many(Story::PauseLeader, 8);
+    tell_many(Story::PauseLeader, 4);
 }
 
 #[test]
 fn hung_peer_holds_nobody_up_r10() {
-    tell_many(Story::HungPeer, 8);
+    tell_many(Story::HungPeer, 4);
 }
 
 #[test]
 fn members_change_under_kills_r11() {
-    tell_many(Story::Members, 15);
+    tell_many(Story::Members, 8);
 }
 
 #[test]
 fn failed_flush_is_never_acknowledged_e1() {
-    tell_many(Story::FlushFails, 10);
+    tell_many(Story::FlushFails, 8);
 }
 
 #[test]
 fn damaged_machine_stays_out_or_is_whole_e2() {
-    tell_many(Story::BitTurns, 10);
+    tell_many(Story::BitTurns, 8);
 }
 
 #[test]
 fn slow_disk_costs_no_elections_e3() {
-    tell_many(Story::SlowDisk, 8);
+    tell_many(Story::SlowDisk, 4);
 }
 
 #[test]
 fn full_disk_comes_back_by_itself_e4() {
-    tell_many(Story::FullDisk, 8);
+    tell_many(Story::FullDisk, 4);
 }
 
 #[test]
 fn anything_at_any_time_loses_nothing() {
-    tell_many(Story::Mix, 40);
+    tell_many(Story::Mix, 24);
 }
 
 #[test]
@@ -99,15 +99,14 @@ fn same_seed_gives_the_same_trace() {
     if is_skipped() {
         return;
     }
-    for story in Story::ALL {
-        let first = tell_in_process(story, 1);
-        let second = tell_in_process(story, 1);
+    for story in [Story::PowerLoss, Story::Members, Story::Mix] {
+        let first = tell_in_process(story, 1).unwrap();
+        let second = tell_in_process(story, 1).unwrap();
         assert_eq!(first, second, "{story:?}");
     }
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "the caller reads it")]
 fn one_story_is_told() {
     let (Ok(story), Ok(seed)) = (std::env::var(STORY), std::env::var(SEED)) else {
         return;
@@ -139,7 +138,6 @@ fn run(_: Story, _: u64, _: bool) -> Verdict {
     panic!("build with RUSTFLAGS=\"--cfg tokio_unstable\": without it a seed decides nothing")
 }
 
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so loudly")]
 fn is_skipped() -> bool {
     let is_skipped = cfg!(not(tokio_unstable));
     if is_skipped {
@@ -161,12 +159,13 @@ fn tell_many(story: Story, default: u64) {
 
 /// The line that the run says; or what went wrong, with the command that shows it again.
 fn tell_in_process(story: Story, seed: u64) -> Result<String, String> {
-    let output = Command::new(std::env::current_exe().expect("this test has a file"))
+    let file = std::env::current_exe().map_err(|error| error.to_string())?;
+    let output = Command::new(file)
         .args([TELLER, "--exact", "--nocapture"])
         .env(STORY, story.name())
         .env(SEED, seed.to_string())
         .output()
-        .expect("this test can be started");
+        .map_err(|error| error.to_string())?;
     let said = String::from_utf8_lossy(&output.stderr);
     let summary = said.lines().find(|line| line.starts_with(SUMMARY));
     match summary {

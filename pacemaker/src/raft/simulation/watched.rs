@@ -65,8 +65,7 @@ impl RaftStateMachine<TypeConfig> for Watched {
         let applied = self.inner.applied().map(|applied| applied.index());
         self.witness
             .note(format_args!("{} has snapshot {applied:?}", self.machine));
-        self.witness
-            .restored(self.machine, applied, &self.replica);
+        self.witness.restored(self.machine, applied, &self.replica);
         Ok(())
     }
 

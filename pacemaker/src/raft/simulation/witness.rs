@@ -228,7 +228,6 @@ impl Witness {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a trace that was asked for")]
 fn say(line: &str) {
     eprintln!("{line}");
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use pacemaker_core::command::{ClusterSettings, Command};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
 
 use crate::raft::simulation::client::{Client, Written, workspace, write};
 use crate::raft::simulation::disk::Stop;
@@ -16,12 +15,12 @@ use crate::raft::simulation::history::History;
 use crate::raft::simulation::machine::{Machine, Raft};
 use crate::raft::simulation::network::{CLIENTS, Network};
 use crate::raft::simulation::random::Random;
-use crate::raft::simulation::runtime::spawn;
+use crate::raft::simulation::runtime::{pass, spawn};
 use crate::raft::simulation::witness::Witness;
 use crate::raft::types::Seat;
 
 /// Clients that work at once.
-const CLIENT_COUNT: u64 = 4;
+const CLIENT_COUNT: u64 = 3;
 /// After the last fault the group is writable again within this (R7).
 const HEALS_WITHIN: Duration = Duration::from_secs(5);
 /// After that, all machines have the same log within this.
@@ -87,10 +86,7 @@ impl World {
     }
 
     async fn initialize(&self, members: &[u64]) {
-        let members: BTreeMap<u64, Seat> = members
-            .iter()
-            .map(|&id| (id, seat(id)))
-            .collect();
+        let members: BTreeMap<u64, Seat> = members.iter().map(|&id| (id, seat(id))).collect();
         let made = self
             .network
             .call((CLIENTS, 1), HEALS_WITHIN, |running| async move {
@@ -116,7 +112,7 @@ impl World {
 
     /// Lets time pass.
     pub(crate) async fn pass(&self, milliseconds: std::ops::Range<u64>) {
-        sleep(self.random.milliseconds(milliseconds)).await;
+        pass(self.random.milliseconds(milliseconds)).await;
     }
 
     /// A machine that is there.
@@ -163,7 +159,7 @@ impl World {
             if let Some(leader) = self.leader() {
                 return leader;
             }
-            sleep(LOOK).await;
+            pass(LOOK).await;
         }
     }
 
@@ -184,7 +180,8 @@ impl World {
             ));
         }
         let took = self.witness.now() - begun;
-        self.witness.note(format_args!("{ids:?} wrote in {took} ms"));
+        self.witness
+            .note(format_args!("{ids:?} wrote in {took} ms"));
     }
 
     /// The group is writable again in time.
@@ -215,7 +212,7 @@ impl World {
                         return written;
                     }
                 }
-                sleep(LOOK).await;
+                pass(LOOK).await;
             }
         };
         tokio::time::timeout(limit, tries).await.ok()
@@ -235,14 +232,16 @@ impl World {
 
     /// Hands the leadership over, which may fail.
     pub(crate) async fn hand_over(&self, leader: u64, to: u64) {
-        self.witness.note(format_args!("{leader} hands over to {to}"));
+        self.witness
+            .note(format_args!("{leader} hands over to {to}"));
         let asked = self
             .network
             .call((CLIENTS, leader), PATIENCE, move |running| async move {
                 running.raft.trigger().transfer_leader(to).await
             })
             .await;
-        self.witness.note(format_args!("{leader} handed over: {asked:?}"));
+        self.witness
+            .note(format_args!("{leader} handed over: {asked:?}"));
     }
 
     /// Makes these the voters, against all faults.
@@ -257,12 +256,13 @@ impl World {
                         change(running.raft, wanted)
                     })
                     .await;
-                self.witness
-                    .note(format_args!("{leader} makes {voters:?} the voters: {done:?}"));
+                self.witness.note(format_args!(
+                    "{leader} makes {voters:?} the voters: {done:?}"
+                ));
                 if matches!(done, Ok(Ok(()))) {
                     return;
                 }
-                sleep(LOOK).await;
+                pass(LOOK).await;
             }
         };
         if tokio::time::timeout(MEMBERS_WITHIN, change).await.is_err() {
@@ -326,7 +326,7 @@ impl World {
             if applied.iter().all(|index| Some(index) == first) && first != Some(&None) {
                 return;
             }
-            sleep(LOOK).await;
+            pass(LOOK).await;
         }
     }
 
@@ -348,8 +348,9 @@ impl World {
                 let metrics = metrics.borrow_watched();
                 let configurations = metrics.membership_config.membership().get_joint_config();
                 if configurations.len() > 1 {
-                    self.witness
-                        .wrong(format_args!("a change of members is half done: {configurations:?}"));
+                    self.witness.wrong(format_args!(
+                        "a change of members is half done: {configurations:?}"
+                    ));
                 }
             }
         }

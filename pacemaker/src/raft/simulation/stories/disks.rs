@@ -14,7 +14,9 @@ pub(super) async fn flush_fails(world: &World) {
         let leader = world.some_leader().await;
         let id = world.random.pick(&[leader, world.others(&[leader])[0]]);
         let machine = world.machine(id);
-        machine.disk.fail(world.random.within(1..10), Failure::Error);
+        machine
+            .disk
+            .fail(world.random.within(1..10), Failure::Error);
         let mut is_running = true;
         for _ in 0..200 {
             world.pass(5..15).await;
@@ -99,7 +101,9 @@ pub(super) async fn full_disk(world: &World) {
             // Supervision starts it again and again.
             machine.start().await;
         }
-        world.majority_writes(&world.others(&[id]), Duration::from_secs(5)).await;
+        world
+            .majority_writes(&world.others(&[id]), Duration::from_secs(5))
+            .await;
         machine.disk.fill(None);
         machine.start().await;
         world.pass(300..1_000).await;

@@ -53,7 +53,9 @@ pub(super) async fn bridge(world: &World) {
         world.network.part(&[one], &[other]);
         for _ in 0..4 {
             world.pass(800..1_600).await;
-            world.majority_writes(&world.ids(), MAJORITY_WRITES_WITHIN).await;
+            world
+                .majority_writes(&world.ids(), MAJORITY_WRITES_WITHIN)
+                .await;
         }
         let changes = world.witness.leaders() - before;
         if changes > 1 {

@@ -23,8 +23,12 @@ async fn fault(world: &World) {
         0 => machine.stop(Stop::Process),
         1 => machine.stop(Stop::Power),
         2 => machine.stop(Stop::PowerTorn),
-        3 => machine.disk.fail(world.random.within(1..30), Failure::Power),
-        4 => machine.disk.fail(world.random.within(1..30), Failure::Error),
+        3 => machine
+            .disk
+            .fail(world.random.within(1..30), Failure::Power),
+        4 => machine
+            .disk
+            .fail(world.random.within(1..30), Failure::Error),
         5 => machine.pause(),
         6 => machine.resume(),
         7 => {
