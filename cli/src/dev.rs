@@ -301,8 +301,8 @@ mod tests {
     const SAID: &str = "a role has a fault";
 
     /// What stands beside the roles of a `pm dev` that a test runs.
-    pub(super) async fn panic() -> Result<(), std::convert::Infallible> {
-        panic!("{SAID}")
+    pub(super) fn panic() -> impl Future<Output = Result<(), std::convert::Infallible>> {
+        std::future::poll_fn(|_| panic!("{SAID}"))
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn shim() -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), CommandError> {
     let output = Output::new(arguments.global.format);
     match arguments.verb {
-        Verb::Cluster(ClusterVerb::Init(verb)) => cluster::init::run(*verb, output),
+        Verb::Cluster(ClusterVerb::Init(verb)) => cluster::init::run(&verb, output),
         Verb::Validate(verb) => validate::run(&verb, output),
         Verb::Completions { shell } => completions::run(shell, output),
         Verb::Agent(verb) => agent::run(*verb, output),

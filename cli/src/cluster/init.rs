@@ -21,6 +21,7 @@ use serde::Serialize;
 use crate::agent::node_directory::{Founding, NodeDirectory};
 use crate::agent::plan::NodePlan;
 use crate::agent::remembered;
+use crate::args::agent::NodeSettings;
 use crate::args::cluster::InitArguments;
 use crate::cluster::JoinCommand;
 use crate::configuration;
@@ -55,32 +56,14 @@ struct Initialised {
 }
 
 /// Makes it.
-pub(crate) fn run(arguments: InitArguments, output: Output) -> Result<(), CommandError> {
-    let InitArguments {
-        configuration,
-        settings: given,
-        hostname,
-        token_roles,
-        token_ttl,
-        node_ttl,
-        certificate_ttl,
-        watch_window,
-        no_login,
-    } = arguments;
-    let hostname = checked_hostname(&hostname)?;
-    refuse_a_short_ttl(node_ttl.0)?;
-    let settings = configuration::settings(&configuration, given.clone())?;
+pub(crate) fn run(arguments: &InitArguments, output: Output) -> Result<(), CommandError> {
+    let hostname = checked_hostname(&arguments.hostname)?;
+    refuse_a_short_ttl(arguments.node_ttl.0)?;
+    let given = arguments.settings.clone();
+    let settings = configuration::settings(&arguments.configuration, given)?;
     let directory = NodeDirectory::lock(&configuration::data_directory(&settings))?;
     refuse_a_node(&directory)?;
-    let plan = NodePlan::new(settings, &[])?;
-    if !plan.roles.contains(&Role::Pacemaker) {
-        return Err(CommandError::new(
-            code::CONFIGURATION_INVALID,
-            DOING,
-            "`roles` has no pacemaker, and a cluster begins with one",
-        )
-        .next("give it the role, or make the cluster on another machine"));
-    }
+    let plan = first_plan(settings)?;
     let cluster: String = random_text()?.chars().take(CLUSTER_ID_CHARACTERS).collect();
     let authority = Authority::create(&cluster, now()).map_err(failed)?;
     let token = JoinToken {
@@ -88,23 +71,7 @@ pub(crate) fn run(arguments: InitArguments, output: Output) -> Result<(), Comman
         fingerprint: authority.fingerprint().map_err(failed)?,
         secret: random_text()?,
     };
-    let administrator_token = random_text()?;
-    let expires = now().after(token_ttl.0);
-    let founding = Founding {
-        hostname,
-        administrator_token: administrator_token.clone(),
-        settings: ClusterSettings {
-            node_ttl: node_ttl.0,
-            certificate_ttl: certificate_ttl.0,
-            watch_window: watch_window.0,
-            ..ClusterSettings::default()
-        },
-        join_tokens: vec![JoinTokenRecord {
-            hash: Digest::of(token.secret.as_bytes()).to_string(),
-            roles: token_roles.iter().copied().collect(),
-            expires,
-        }],
-    };
+    let founding = founding(arguments, hostname, &token)?;
     // It grants every role: which of them the machine has is for its settings to say.
     let subject = Subject {
         cluster: cluster.clone(),
@@ -112,27 +79,66 @@ pub(crate) fn run(arguments: InitArguments, output: Output) -> Result<(), Comman
         roles: BTreeSet::from([Role::Pacemaker, Role::Heart, Role::Router]),
     };
     let identity = authority
-        .issue(&subject, now(), certificate_ttl.0)
+        .issue(&subject, now(), arguments.certificate_ttl.0)
         .map_err(failed)?;
     let mut record = directory.record()?;
     record.node = Some(FOUNDER);
-    record.given = remembered(&given, &plan);
+    record.given = remembered(&arguments.settings, &plan);
     directory.keep_record(&record)?;
     directory.keep_pacemakers(&[plan.api()])?;
     directory.keep_founding(&founding)?;
-    if !no_login {
+    let administrator_token = founding.administrator_token;
+    if !arguments.no_login {
         log_in(&plan.api(), &administrator_token, &identity.authority)?;
     }
     directory.keep_identity(&identity, Some(&authority.key_pem()))?;
+    let expires = now().after(arguments.token_ttl.0);
     let made = Initialised {
         cluster,
         node: FOUNDER,
         api: plan.api(),
         fingerprint: token.fingerprint.clone(),
         administrator_token,
-        join: JoinCommand::new(token.to_string(), expires, &token_roles),
+        join: JoinCommand::new(token.to_string(), expires, &arguments.token_roles),
     };
-    output.result(&made, |made| human(made, &directory, no_login))
+    output.result(&made, |made| human(made, &directory, arguments.no_login))
+}
+
+/// The plan of the first machine, which is a pacemaker.
+fn first_plan(settings: NodeSettings) -> Result<NodePlan, CommandError> {
+    let plan = NodePlan::new(settings, &[])?;
+    if plan.roles.contains(&Role::Pacemaker) {
+        return Ok(plan);
+    }
+    Err(CommandError::new(
+        code::CONFIGURATION_INVALID,
+        DOING,
+        "`roles` has no pacemaker, and a cluster begins with one",
+    )
+    .next("give it the role, or make the cluster on another machine"))
+}
+
+/// What the cluster begins with.
+fn founding(
+    arguments: &InitArguments,
+    hostname: String,
+    token: &JoinToken,
+) -> Result<Founding, CommandError> {
+    Ok(Founding {
+        hostname,
+        administrator_token: random_text()?,
+        settings: ClusterSettings {
+            node_ttl: arguments.node_ttl.0,
+            certificate_ttl: arguments.certificate_ttl.0,
+            watch_window: arguments.watch_window.0,
+            ..ClusterSettings::default()
+        },
+        join_tokens: vec![JoinTokenRecord {
+            hash: Digest::of(token.secret.as_bytes()).to_string(),
+            roles: arguments.token_roles.iter().copied().collect(),
+            expires: now().after(arguments.token_ttl.0),
+        }],
+    })
 }
 
 fn human(made: &Initialised, directory: &NodeDirectory, no_login: bool) -> String {
