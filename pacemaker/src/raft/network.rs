@@ -39,6 +39,9 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const CHUNKS_AT_ONCE: usize = 16;
 /// Pauses before openraft tries an unreachable peer again; the last goes on.
 const PAUSES_MS: [u64; 4] = [20, 50, 100, 200];
+/// The same before a stream that could not begin: openraft pauses between requests, not between
+/// streams, and would try thousands of times in a second. Short beside an election.
+const STREAM_PAUSE: Duration = Duration::from_millis(50);
 
 /// Makes a [`Peer`] for every peer.
 #[derive(Clone, Debug)]
@@ -87,7 +90,12 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    fn failed(&self, error: &CallError, action: RPCTypes, patience: Duration) -> RPCError<TypeConfig> {
+    fn failed(
+        &self,
+        error: &CallError,
+        action: RPCTypes,
+        patience: Duration,
+    ) -> RPCError<TypeConfig> {
         match error {
             CallError::NotSent { .. } => RPCError::Unreachable(Unreachable::new(error)),
             CallError::Lost(_) => RPCError::Network(NetworkError::new(error)),
@@ -128,7 +136,8 @@ impl Peer {
         bytes: SnapshotBytes,
     ) -> Result<VoteOf<TypeConfig>, RPCError<TypeConfig>> {
         let deadline = tokio::time::Instant::now() + CHUNK_PATIENCE;
-        let failed = |error: CallError| self.failed(&error, RPCTypes::InstallSnapshot, CHUNK_PATIENCE);
+        let failed =
+            |error: CallError| self.failed(&error, RPCTypes::InstallSnapshot, CHUNK_PATIENCE);
         self.appends.connected(deadline).await.map_err(failed)?;
         let total = bytes.len();
         let transfer = self.appends.stream_number();
@@ -142,7 +151,11 @@ impl Peer {
                     total: total as u64,
                     bytes: wire::blob(bytes.slice(offset..end)),
                 });
-                let patience = if end == total { INSTALL_PATIENCE } else { CHUNK_PATIENCE };
+                let patience = if end == total {
+                    INSTALL_PATIENCE
+                } else {
+                    CHUNK_PATIENCE
+                };
                 let asked = self.appends.begin(&chunk);
                 async move {
                     let target = self.target;
@@ -177,7 +190,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let append = wire::append(0, &request).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+        let append = wire::append(0, &request)
+            .map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
         let answer = self
             .ask(&Request::Append(append), &option, RPCTypes::AppendEntries)
             .await?;
@@ -206,9 +220,15 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             (this.appends.stream_number(), APPEND_PATIENCE, PIPELINE)
         };
         async move {
-            let failed = move |error: CallError| this.failed(&error, RPCTypes::AppendEntries, patience);
+            let failed =
+                move |error: CallError| this.failed(&error, RPCTypes::AppendEntries, patience);
             let deadline = tokio::time::Instant::now() + option.soft_ttl();
-            this.appends.connected(deadline).await.map_err(failed)?;
+            if let Err(error) = this.appends.connected(deadline).await {
+                if !this.is_heartbeat {
+                    tokio::time::sleep_until(tokio::time::Instant::now() + STREAM_PAUSE).await;
+                }
+                return Err(failed(error));
+            }
             let answers = input
                 .map(move |request| {
                     let asked = wire::append(stream, &request)
@@ -275,7 +295,10 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         let request = Request::TransferLeader(wire::transfer(&request));
-        match self.ask(&request, &option, RPCTypes::TransferLeader).await? {
+        match self
+            .ask(&request, &option, RPCTypes::TransferLeader)
+            .await?
+        {
             Answer::Done => Ok(Ok(())),
             answer => Err(odd(&answer)),
         }
