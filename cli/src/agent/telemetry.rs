@@ -20,8 +20,9 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 /// The size at which the log is put aside. With the one put aside the log takes twice as much.
 const LOG_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-/// What the file has unless `PM_LOG` says otherwise; openraft tells every vote at level info.
-const DEFAULT_FILTER: &str = "info,openraft=warn";
+/// What the file has unless `PM_LOG` says otherwise; openraft tells every vote at level info, and of a
+/// pacemaker that is away twenty times a second at level warn.
+const DEFAULT_FILTER: &str = "info,openraft=error";
 
 /// Sends what the process logs to `path`, and to stderr from `stderr_level` on.
 pub(crate) fn start(path: &Path, stderr_level: LevelFilter) -> io::Result<()> {
@@ -39,7 +40,7 @@ pub(crate) fn start(path: &Path, stderr_level: LevelFilter) -> io::Result<()> {
         .with_filter(
             Targets::new()
                 .with_default(stderr_level)
-                .with_target("openraft", stderr_level.min(LevelFilter::WARN))
+                .with_target("openraft", stderr_level.min(LevelFilter::ERROR))
                 .and(dynamic_filter_fn(|metadata, _| is_worth_showing(metadata))),
         );
     tracing_subscriber::registry()
