@@ -124,8 +124,7 @@ fn may_be_unknown(api: &Api, member: u64) -> bool {
         let node = state.node(NodeId(member));
         let is_pacemaker =
             node.is_some_and(|node| node.description.roles.contains(&Role::Pacemaker));
-        let newest = state.nodes().iter().map(|node| node.id.0).max();
-        is_pacemaker || newest.is_none_or(|newest| newest < member)
+        is_pacemaker || (node.is_none() && !state.was_removed(NodeId(member)))
     })
 }
 

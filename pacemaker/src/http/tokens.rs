@@ -6,6 +6,7 @@ use axum::extract::State;
 use common::api::{CreateJoinToken, JOIN_TOKEN_TTL_MAX, JoinTokenCreated};
 use common::digest::Digest;
 use common::join_token::JoinToken;
+use common::time::Timestamp;
 use http::StatusCode;
 use pacemaker_client::tls::wall_clock;
 use pacemaker_core::command::Command;
@@ -32,28 +33,14 @@ pub(crate) async fn create(
             StatusCode::UNPROCESSABLE_ENTITY,
             "invalid",
             "A value is not allowed.",
-            format!("A join token has at least one role, and a ttl of at most {JOIN_TOKEN_TTL_MAX}."),
+            format!(
+                "A join token has at least one role, and a ttl of at most {JOIN_TOKEN_TTL_MAX}."
+            ),
         ));
     }
     let secret = secret(authority, &key)?;
     let hash = token_hash(&secret);
-    let command = Command::CreateJoinToken {
-        hash: hash.clone(),
-        roles: request.roles,
-        expires: wall_clock().after(request.ttl),
-    };
-    api.propose(key.once(command)).await?;
-    let expires = api
-        .replica
-        .read(|state| Some(state.join_tokens()?.get(&hash)?.expires))
-        .ok_or_else(|| {
-            Failure::new(
-                StatusCode::CONFLICT,
-                "stale",
-                "The state has changed meanwhile.",
-                "The token was forgotten already; ask for another with another Idempotency-Key.",
-            )
-        })?;
+    let expires = grant(&api, &hash, &request).await?;
     let endpoints = pacemakers(&api)
         .iter()
         .filter_map(|api| Some(api.split_once("://")?.1.to_owned()))
@@ -70,6 +57,30 @@ pub(crate) async fn create(
         expires,
     };
     Ok((StatusCode::CREATED, axum::Json(created)))
+}
+
+/// Makes the token count, unless it does already: its secret comes of the `Idempotency-Key`.
+async fn grant(api: &Api, hash: &str, request: &CreateJoinToken) -> Answer<Timestamp> {
+    let known = || {
+        api.replica.read(|state| {
+            let grant = state.join_tokens()?.get(hash)?;
+            (grant.roles == request.roles).then_some(grant.expires)
+        })
+    };
+    if let Some(expires) = known() {
+        return Ok(expires);
+    }
+    let expires = wall_clock().after(request.ttl);
+    let command = Command::CreateJoinToken {
+        hash: hash.to_owned(),
+        roles: request.roles.clone(),
+        expires,
+    };
+    match api.propose(command).await {
+        Ok(_) => Ok(expires),
+        // The same was asked for at the same time, or before as far as another pacemaker knows.
+        Err(failure) => known().ok_or(failure),
+    }
 }
 
 /// Random; but the same for the same `Idempotency-Key`, from any pacemaker, so that an answer that

@@ -32,3 +32,5 @@ mod secure;
 mod security;
 #[cfg(test)]
 mod small_disk;
+#[cfg(test)]
+mod upload;

@@ -1,8 +1,10 @@
 //! The server's end: connections whose handshake is done, with whom they are from.
 //!
 //! Handshakes go on beside each other and never hold the next connection up: each has
-//! [`HANDSHAKE_PATIENCE`], and past [`HANDSHAKES_MAX`] of them new connections wait in the kernel.
+//! [`HANDSHAKE_PATIENCE`], and past [`HANDSHAKES_MAX`] of them the oldest gives way. Those who mean it
+//! take milliseconds, so that it is one of those who connect and say nothing.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -41,6 +43,8 @@ pub struct TlsListener {
     listener: TcpListener,
     config: Arc<ServerConfig>,
     handshakes: JoinSet<Option<(TlsStream<TcpStream>, Peer)>>,
+    /// Oldest first; some have ended.
+    begun: VecDeque<AbortHandle>,
 }
 
 impl TlsListener {
@@ -51,6 +55,7 @@ impl TlsListener {
             listener,
             config: tls.server_config(),
             handshakes: JoinSet::new(),
+            begun: VecDeque::new(),
         }
     }
 
@@ -65,22 +70,33 @@ impl TlsListener {
     /// The next connection. Failed handshakes are logged and passed over. Cancelling loses nothing.
     pub async fn accept(&mut self) -> (TlsStream<TcpStream>, Peer) {
         loop {
-            let has_room = self.handshakes.len() < HANDSHAKES_MAX;
             tokio::select! {
                 Some(joined) = self.handshakes.join_next() => match joined {
                     Ok(Some(accepted)) => return accepted,
                     Ok(None) => {}
+                    Err(error) if error.is_cancelled() => {}
                     Err(error) => tracing::error!(%error, "a handshake panicked"),
                 },
-                accepted = self.listener.accept(), if has_room => match accepted {
-                    Ok((stream, address)) => {
-                        let config = Arc::clone(&self.config);
-                        self.handshakes.spawn(shake(config, stream, address));
-                    }
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, address)) => self.begin(stream, address),
                     Err(error) => pause_after(&error).await,
                 },
             }
         }
+    }
+
+    fn begin(&mut self, stream: TcpStream, address: SocketAddr) {
+        if self.begun.len() >= HANDSHAKES_MAX {
+            self.begun.retain(|handshake| !handshake.is_finished());
+        }
+        if self.begun.len() >= HANDSHAKES_MAX
+            && let Some(oldest) = self.begun.pop_front()
+        {
+            oldest.abort();
+        }
+        let config = Arc::clone(&self.config);
+        let handshake = self.handshakes.spawn(shake(config, stream, address));
+        self.begun.push_back(handshake);
     }
 }
 

@@ -226,7 +226,7 @@ async fn who_says_nothing_keeps_nobody_waiting() {
     let authority = Authority::new("c1");
     let (port, serving) = serve(&authority.tls(1, Role::Pacemaker)).await;
     let mut silent = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..HANDSHAKES_MAX + 8 {
         silent.push(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
     }
 

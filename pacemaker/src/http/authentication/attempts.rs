@@ -48,7 +48,10 @@ impl Attempts {
     }
 
     fn take_at(&self, now: Instant) -> bool {
-        let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut forgotten = self
+            .forgotten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let from = (*forgotten).max(now);
         if from.saturating_duration_since(now) >= EVERY * AT_ONCE {
             return false;

@@ -2,7 +2,6 @@
 
 use axum::extract::FromRequestParts;
 use common::id::NodeId;
-use common::node::Role;
 use http::StatusCode;
 use http::request::Parts;
 use pacemaker_client::tls::PeerIdentity;
@@ -36,24 +35,22 @@ impl Caller {
     pub(crate) fn speaks_for(&self, node: NodeId) -> Answer<()> {
         match self {
             Self::Node(identity) if identity.node != node => {
-                tracing::warn!(caller = identity.node.0, node = node.0, "a node was refused that speaks for another");
+                tracing::warn!(
+                    caller = identity.node.0,
+                    node = node.0,
+                    "a node was refused that speaks for another"
+                );
                 Err(Failure::new(
                     StatusCode::FORBIDDEN,
                     "not_this_node",
                     "A node speaks for itself only.",
-                    format!("The certificate is of node {}, not of node {node}.", identity.node),
+                    format!(
+                        "The certificate is of node {}, not of node {node}.",
+                        identity.node
+                    ),
                 ))
             }
             Self::Nobody | Self::Administrator | Self::AnyNode | Self::Node(_) => Ok(()),
-        }
-    }
-
-    /// Lets only pacemakers pass; where there are no certificates, any node.
-    pub(crate) fn is_pacemaker(&self) -> bool {
-        match self {
-            Self::Node(identity) => identity.roles.contains(&Role::Pacemaker),
-            Self::AnyNode => true,
-            Self::Nobody | Self::Administrator => false,
         }
     }
 

@@ -92,7 +92,10 @@ pub(crate) async fn remove(
         let is_down = state
             .node(node)
             .is_some_and(|node| node.state == NodeState::Down);
-        (state.instances_on(node) > 0 && !is_down, state.is_node(node))
+        (
+            state.instances_on(node) > 0 && !is_down,
+            state.is_node(node),
+        )
     });
     // The log refuses one that still has instances; it would stay out of the group for nothing.
     if exists && !is_live && is_member(&api, node) {
