@@ -19,6 +19,8 @@ mod failures;
 #[cfg(test)]
 mod full_disk;
 #[cfg(test)]
+mod hostile_packages;
+#[cfg(test)]
 mod kinds;
 #[cfg(test)]
 mod leaks;
