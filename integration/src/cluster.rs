@@ -123,6 +123,14 @@ impl Cluster {
     /// When its address is taken.
     pub async fn start_pacemaker(&mut self) -> Result<()> {
         let config = pacemaker::Config {
+            member: 1,
+            founder: true,
+            advertise: self.api.to_string(),
+            cluster: None,
+            description: None,
+            tls: None,
+            authority: None,
+            join_tokens: Vec::new(),
             node_key: NODE_KEY.to_owned(),
             data_dir: self.data("pacemaker"),
             cluster_hostname: "localhost".to_owned(),

@@ -35,6 +35,14 @@ const ROUTER_PORT: u16 = 4253;
 /// Lines of each machine's log that a failed test shows.
 const LOG_LINES_SHOWN: usize = 25;
 
+/// What openraft says again and again while a peer is away.
+const NOISE: [&str; 4] = [
+    "HeartbeatWorker",
+    "ReplicationCore",
+    "update progress error",
+    "requesting pre-vote",
+];
+
 /// Machines with agents.
 #[derive(Debug)]
 pub struct NamespaceCluster {
@@ -402,7 +410,8 @@ impl Drop for NamespaceCluster {
 fn show(directory: &Path, machines: &[u8]) {
     for machine in machines {
         let log = std::fs::read_to_string(machine::log(directory, *machine)).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
+        let is_telling = |line: &&str| !NOISE.iter().any(|noise| line.contains(noise));
+        let lines: Vec<&str> = log.lines().filter(is_telling).collect();
         let tail = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
         eprintln!(
             "--- the end of machine {machine}'s log\n{}",

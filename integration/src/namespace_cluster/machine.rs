@@ -27,9 +27,9 @@ pub(super) fn data(cluster: &Path, machine: u8) -> PathBuf {
     directory(cluster, machine).join("data")
 }
 
-/// What a machine's agent said.
+/// What a machine's agent logged.
 pub(super) fn log(cluster: &Path, machine: u8) -> PathBuf {
-    directory(cluster, machine).join("agent.log")
+    data(cluster, machine).join("pm.log")
 }
 
 /// What the node of a machine is called.

@@ -8,6 +8,7 @@ use common::id::{NodeId, WorkspaceStub};
 use common::instance::InstanceState;
 use common::node::NodeState;
 use common::time::Span;
+use pacemaker_client::Client;
 
 use super::NamespaceCluster;
 use crate::application::TestApp;
@@ -26,6 +27,28 @@ pub(super) fn voters(status: &ClusterStatus) -> Vec<NodeId> {
         .filter(|member| member.part == MemberPart::Voter)
         .map(|member| member.node)
         .collect()
+}
+
+async fn application(client: &Client, name: &str) -> Result<ApplicationView> {
+    let workspace = WorkspaceStub::parse("default").context("naming the workspace")?;
+    client
+        .applications(Some(&workspace), Some(name))
+        .await
+        .context("reading an application")?
+        .into_iter()
+        .next()
+        .with_context(|| format!("there is no application {name}"))
+}
+
+async fn instances(client: &Client, name: &str) -> Result<Vec<InstanceView>> {
+    let view = application(client, name).await?;
+    Ok(view
+        .versions
+        .into_iter()
+        .filter(|version| version.is_current)
+        .flat_map(|version| version.instance_types)
+        .flat_map(|instance_type| instance_type.instances)
+        .collect())
 }
 
 impl NamespaceCluster {
@@ -98,14 +121,7 @@ impl NamespaceCluster {
     /// # Errors
     /// When there is none of that name.
     pub async fn application(&self, name: &str) -> Result<ApplicationView> {
-        let workspace = WorkspaceStub::parse("default").context("naming the workspace")?;
-        self.client()?
-            .applications(Some(&workspace), Some(name))
-            .await
-            .context("reading an application")?
-            .into_iter()
-            .next()
-            .with_context(|| format!("there is no application {name}"))
+        application(&self.client()?, name).await
     }
 
     /// The instances of an application's current version that are wanted or there.
@@ -113,14 +129,7 @@ impl NamespaceCluster {
     /// # Errors
     /// When there is no such application.
     pub async fn instances(&self, name: &str) -> Result<Vec<InstanceView>> {
-        let view = self.application(name).await?;
-        Ok(view
-            .versions
-            .into_iter()
-            .filter(|version| version.is_current)
-            .flat_map(|version| version.instance_types)
-            .flat_map(|instance_type| instance_type.instances)
-            .collect())
+        instances(&self.client()?, name).await
     }
 
     /// Waits until exactly `count` instances of an application run, none of them on these machines,
@@ -133,8 +142,11 @@ impl NamespaceCluster {
             .iter()
             .map(|machine| self.node(*machine))
             .collect::<Result<Vec<_>>>()?;
+        // Those that are cut off are not asked: who waits for their answer waits long.
+        let client = self.client_of_all(&self.pacemakers_but(not_on))?;
         let running = eventually("exactly the wanted instances run", || async {
-            let instances = self.instances(name).await.ok()?;
+            let instances = tokio::time::timeout(ANSWER_LIMIT, instances(&client, name));
+            let instances = instances.await.ok()?.ok()?;
             let running: Vec<_> = instances
                 .iter()
                 .filter(|instance| instance.state == InstanceState::Running)
@@ -147,8 +159,8 @@ impl NamespaceCluster {
         })
         .await;
         if running.is_err() {
-            let instances = self.instances(name).await?;
-            return running.with_context(|| format!("{instances:#?}"));
+            let instances = instances(&client, name).await?;
+            return running.with_context(|| format!("{instances:?}"));
         }
         Ok(())
     }

@@ -15,6 +15,8 @@ fn exclusive(cluster: &NamespaceCluster) -> Result<(TestApp, PathBuf)> {
     let lock = cluster.directory().join("exclusive.lock");
     let mut application = TestApp::server("web", "body")?;
     application.set("/instances/0/exclusive", true.into())?;
+    // The successor waits for as long as the stop of one that cannot be seen may take.
+    application.set("/instances/0/stop", json!({ "grace": "1s" }))?;
     application.set("/instances/0/env", json!({ "EXCLUSIVE_LOCK": lock }))?;
     Ok((
         application,

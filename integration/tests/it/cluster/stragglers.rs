@@ -1,16 +1,17 @@
 //! Pacemakers that are slow, hang, or have lost their disk: R9, R10, R12.
 
-use anyhow::{Context as _, Result, ensure};
-use integration::{History, NamespaceCluster, Writing};
-use nix::sys::signal::Signal;
 use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use integration::{History, NamespaceCluster, Writing, eventually};
+use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
 use super::PACEMAKERS;
 use super::pacemakers::clients;
 
-/// What the scheduler of a busy machine adds.
-const SCHEDULING: Duration = Duration::from_millis(30);
+/// Less than a call to the follower that hangs would wait, and far more than a write on a busy machine.
+const UNDISTURBED: Duration = Duration::from_millis(500);
 
 #[tokio::test]
 async fn r9_a_follower_behind_a_narrow_cable_catches_up_and_disturbs_nobody() -> Result<()> {
@@ -68,7 +69,7 @@ async fn r10_a_follower_that_hangs_slows_nobody() -> Result<()> {
         record.slowest(begun, stopped),
         record.slowest(stopped, resumed)
     );
-    ensure!(during <= before * 2 + SCHEDULING, "{before:?} {during:?}");
+    ensure!(during <= UNDISTURBED, "{before:?} {during:?}");
     ensure!(cluster.leader().await? == leader);
     record.check(&all).await?;
     cluster.passed();
@@ -76,30 +77,43 @@ async fn r10_a_follower_that_hangs_slows_nobody() -> Result<()> {
 }
 
 #[tokio::test]
-async fn r12_a_pacemaker_without_its_disk_comes_back_and_nothing_is_lost() -> Result<()> {
-    let Some(mut cluster) = NamespaceCluster::start(&PACEMAKERS).await? else {
+async fn r12_a_pacemaker_without_its_disk_counts_for_nothing_until_it_joins_anew() -> Result<()> {
+    let Some(mut cluster) = NamespaceCluster::start_with_room(&PACEMAKERS, 1).await? else {
         return Ok(());
     };
-    let clients = clients(&cluster)?;
     let leader = cluster.leader().await?;
     let emptied = cluster.pacemakers_but(&[leader])[0];
-    let history = History::start(&clients, &Writing::steady("kept"));
+    let rest: Vec<_> = cluster
+        .pacemakers_but(&[emptied])
+        .into_iter()
+        .map(|machine| cluster.client_of(machine))
+        .collect::<Result<_>>()?;
+    let history = History::start(&rest, &Writing::steady("kept"));
     history.wait_for(20).await?;
 
     cluster.kill_agent(emptied)?;
     std::fs::remove_dir_all(cluster.data(emptied).join("pacemaker"))?;
     cluster.start_agent(emptied)?;
     history.wait_for(20).await?;
-    cluster.all_take_part().await?;
-    cluster.has_caught_up(emptied).await?;
+    // It has promised things that it has forgotten: it is a member, and is not listened to.
+    let node = cluster.node(emptied)?;
+    eventually("it is known not to take part", || async {
+        let status = rest[0].cluster_status().await.ok()?;
+        let member = status.members.iter().find(|member| member.node == node)?;
+        (!member.is_reachable && !status.problems.is_empty()).then_some(())
+    })
+    .await?;
 
-    // It counts again: the other two may go one after the other.
-    let other = cluster.pacemakers_but(&[leader, emptied])[0];
-    cluster.kill_agent(other)?;
+    // An admin takes it out, and lets the machine join as a new one.
+    let removed = ["cluster", "remove", &node.to_string()];
+    cluster.pm(&removed).await?.success()?;
+    cluster.kill_agent(emptied)?;
+    cluster.forget(emptied);
+    let token = cluster.make_token("pacemaker").await?;
+    cluster.join(4, "pacemaker", &token)?;
+    cluster.all_take_part().await?;
     history.wait_for(10).await?;
-    cluster.start_agent(other)?;
-    let record = history.stop().await;
-    record.check(&clients).await?;
+    history.stop().await.check(&clients(&cluster)?).await?;
     cluster.passed();
     Ok(())
 }
