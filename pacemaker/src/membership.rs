@@ -265,8 +265,12 @@ impl Members {
             return Answer::NotLeader(group.leader);
         }
         if group.member(node.0).is_none() {
+            // A change that takes it out may be under way, of an earlier try or settled by the tick.
+            if group.is_changing {
+                return Answer::NotLeader(None);
+            }
             let is_former = self.proposer.former().borrow().contains(&node.0);
-            return if is_former && !group.is_changing {
+            return if is_former {
                 Answer::Done
             } else {
                 Answer::Refused(String::new())
