@@ -35,11 +35,10 @@ use openraft::errors::{
 };
 use openraft::impls::ProgressResponder;
 use openraft::network::NetSnapshot;
-use openraft::{
-    Config, RaftMetrics, RaftNetworkFactory, ReadPolicy, ServerState, SnapshotPolicy,
-};
+use openraft::{Config, RaftMetrics, RaftNetworkFactory, ReadPolicy, ServerState, SnapshotPolicy};
 use pacemaker_core::command::{Command, Outcome, Rejection};
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 pub(crate) use self::group::{CAUGHT_UP_ENTRIES, Group, Member};
 pub(crate) use self::inbound::{AppendStream, SnapshotReceiver};
@@ -48,8 +47,8 @@ pub(crate) use self::network::Network;
 use self::room::Room;
 use self::snapshot_files::SnapshotFiles;
 use self::state_machine::StateMachine;
-pub(crate) use self::types::{StoredLogId, StoredVote};
 use self::types::{Proposal, Seat, SnapshotBytes, TypeConfig};
+pub(crate) use self::types::{StoredLogId, StoredVote};
 use crate::metrics::{Metrics, ResultLabel};
 use crate::peer::{Answer, CallError, Peers, Place, Request, SharedCommand};
 use crate::replica::Replica;
@@ -76,6 +75,9 @@ const WAITING_REQUESTS: u64 = 4_096;
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// Time between two tries while there is none; the lease of a new leader comes without an event.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How long a stop waits for proposals that are under way, here or at the next leader.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The log's file in the data directory.
 const LOG_FILE: &str = "raft.redb";
@@ -125,7 +127,9 @@ pub enum ProposeError {
     #[error("pacemaker {0} leads the cluster")]
     OtherLeader(u64),
     /// The leader changed, or could not be reached any more, while the command was under way.
-    #[error("the leader changed while the command was under way; whether it had its effect is not known")]
+    #[error(
+        "the leader changed while the command was under way; whether it had its effect is not known"
+    )]
     OutcomeUnknown,
     /// The disk of the leader's log is full; nothing was changed.
     #[error("the disk of the leading pacemaker is full")]
@@ -159,6 +163,8 @@ pub(crate) struct Proposer {
     peers: Peers,
     former: watch::Receiver<Arc<BTreeSet<u64>>>,
     room: Room,
+    /// Proposals under way, which a stop waits for.
+    working: TaskTracker,
     /// True once this pacemaker knows that it was taken out of the group.
     removed: Arc<watch::Sender<bool>>,
 }
@@ -204,7 +210,10 @@ pub(crate) async fn start(
 async fn start_over(
     directory: &Path,
     founder: Option<Place>,
-    network: impl RaftNetworkFactory<TypeConfig, Network: NetSnapshot<TypeConfig, SnapshotData = SnapshotBytes>>,
+    network: impl RaftNetworkFactory<
+        TypeConfig,
+        Network: NetSnapshot<TypeConfig, SnapshotData = SnapshotBytes>,
+    >,
     peers: Peers,
     replica: Arc<Replica>,
     metrics: Metrics,
@@ -241,6 +250,7 @@ async fn start_over(
         peers,
         former,
         room: Room::of(directory.to_owned()),
+        working: TaskTracker::new(),
         removed: Arc::default(),
     })
 }
@@ -311,6 +321,7 @@ impl Proposer {
         command: Command,
     ) -> Result<Result<Outcome, Rejection>, ProposeError> {
         let started = Instant::now();
+        let _working = self.working.token();
         let answer = self.write(Arc::new(command)).await;
         self.count(started, &answer);
         answer
@@ -407,7 +418,9 @@ impl Proposer {
         if let Some(term) = term {
             write = write.with_leader(term);
         }
-        write.await.map_err(|error| ProposeError::Failed(error.into()))?;
+        write
+            .await
+            .map_err(|error| ProposeError::Failed(error.into()))?;
         let Ok(result) = answer.await else {
             return Err(ProposeError::Failed(Fatal::<TypeConfig>::Stopped.into()));
         };
@@ -447,7 +460,10 @@ impl Proposer {
     /// Waits until an entry is applied here; past the deadline, whoever waits has an older state.
     async fn applied(&self, index: u64, deadline: Instant) {
         let applied = self.replica.applied_up_to(Generation(index));
-        if tokio::time::timeout_at(deadline.into(), applied).await.is_err() {
+        if tokio::time::timeout_at(deadline.into(), applied)
+            .await
+            .is_err()
+        {
             tracing::debug!(index, "an entry is not applied here in time");
         }
     }
@@ -561,6 +577,11 @@ impl Proposer {
     /// Stops Raft in order; what was acknowledged is on disk already.
     pub(crate) async fn stop(&self) {
         self.hand_over().await;
+        self.working.close();
+        let finished = tokio::time::timeout(STOP_PATIENCE, self.working.wait());
+        if finished.await.is_err() {
+            tracing::warn!("proposals were still under way when Raft stopped");
+        }
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "stopping Raft failed");
         }

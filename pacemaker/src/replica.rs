@@ -105,7 +105,10 @@ impl Replica {
         let ctx = ApplyContext { now, index };
         let apply = || {
             #[cfg(test)]
-            assert!(!self.panics.load(std::sync::atomic::Ordering::Relaxed), "a defect");
+            assert!(
+                !self.panics.load(std::sync::atomic::Ordering::Relaxed),
+                "a defect"
+            );
             state.apply(command, &ctx)
         };
         catch_unwind(AssertUnwindSafe(apply)).map_err(|_| ApplyPanicked(index))

@@ -96,8 +96,11 @@ async fn start_with(
     let looking = proposer.clone();
     let connections = Connections::new(config.tls.as_ref()).map_err(Error::Pacemakers)?;
     let nodes = connections.clone();
-    let pacemakers =
-        Pacemakers::new(move || looking.group().into(), connections, &config.node_token);
+    let pacemakers = Pacemakers::new(
+        move || looking.group().into(),
+        connections,
+        &config.node_token,
+    );
     let packages = Packages::new(packages, &pacemakers, metrics.clone(), stop.clone());
     let (leader, leader_loop) = LeaderLoop::new(
         proposer.clone(),
@@ -142,11 +145,7 @@ async fn start_with(
     tasks.spawn(leader_loop.run(stop.clone()));
     tasks.spawn(members.run(stop.clone()));
     tasks.spawn(proposer.clone().watch_peers(group.noticed, stop.clone()));
-    tasks.spawn(housekeeping::run(
-        Arc::clone(&api),
-        job_logs,
-        stop.clone(),
-    ));
+    tasks.spawn(housekeeping::run(Arc::clone(&api), job_logs, stop.clone()));
     let beginning = tokio::spawn(begin(config, Arc::clone(&api), stop.clone()));
     let connections = api.connections.clone();
     let supervising = supervise(proposer.clone(), tasks, beginning, connections, stop);

@@ -44,7 +44,9 @@ pub(crate) async fn view(State(api): State<Arc<Api>>) -> Answer<Json<ClusterView
         Ok(Json(ClusterView {
             id: id.to_owned(),
             hostname: hostname.to_owned(),
-            leader: status.leader.and_then(|leader| node_of(&api, state, leader)),
+            leader: status
+                .leader
+                .and_then(|leader| node_of(&api, state, leader)),
             term: status.term,
             applied,
             release: env!("CARGO_PKG_VERSION").to_owned(),

@@ -219,7 +219,9 @@ fn problems(
         }
         if let Some(free) = member.disk_available.filter(|free| *free < DISK_LOW_BYTES) {
             let free = free / (1024 * 1024);
-            problems.push(format!("The disk of {name} has {free} MiB left for its log."));
+            problems.push(format!(
+                "The disk of {name} has {free} MiB left for its log."
+            ));
         }
         match member.certificate_expires {
             Some(expires) if expires <= now => {

@@ -117,7 +117,11 @@ mod tests {
         assert!(next(&mut truncated, &mut buffer).await.is_ok());
         assert!(next(&mut truncated, &mut buffer).await.is_err());
 
-        for nonsense in [&[0xff; 32][..], &[0, 0, 0, 9, 2, 0][..], &[0, 0, 0, 1, 1][..]] {
+        for nonsense in [
+            &[0xff; 32][..],
+            &[0, 0, 0, 9, 2, 0][..],
+            &[0, 0, 0, 1, 1][..],
+        ] {
             let mut reader = nonsense;
             let found = next(&mut reader, &mut BytesMut::new()).await;
             assert!(found.is_err(), "{nonsense:?}");

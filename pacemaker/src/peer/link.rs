@@ -317,14 +317,20 @@ impl Dialer {
                 Err(error) => {
                     self.learn(&error);
                     let reason = crate::http::chain(&error);
-                    tracing::debug!(peer = self.shared.target, reason, "a pacemaker cannot be reached");
+                    tracing::debug!(
+                        peer = self.shared.target,
+                        reason,
+                        "a pacemaker cannot be reached"
+                    );
                     self.shared.state.send_replace(State::Down(reason.into()));
                 }
             }
-            let is_close_look = self
-                .lost
-                .is_some_and(|lost| lost.elapsed() < CLOSE_LOOK);
-            let wait = if is_close_look { CLOSE_LOOK_PAUSE } else { pause };
+            let is_close_look = self.lost.is_some_and(|lost| lost.elapsed() < CLOSE_LOOK);
+            let wait = if is_close_look {
+                CLOSE_LOOK_PAUSE
+            } else {
+                pause
+            };
             let until = Instant::now() + wait;
             tokio::select! {
                 () = tokio::time::sleep_until(until) => {}
@@ -340,10 +346,7 @@ impl Dialer {
         }
     }
 
-    async fn attempt(
-        &self,
-        place: &Place,
-    ) -> Result<(connect::Stream, Hello), ConnectError> {
+    async fn attempt(&self, place: &Place) -> Result<(connect::Stream, Hello), ConnectError> {
         let connecting = connect::connect(&self.credentials, self.shared.target, &place.address);
         let (stream, hello) = tokio::time::timeout(CONNECT_PATIENCE, connecting)
             .await
@@ -362,7 +365,11 @@ impl Dialer {
         match error {
             ConnectError::NobodyListens => {
                 // The process is gone, not only a connection.
-                if self.lost.take().is_some_and(|lost| lost.elapsed() < CLOSE_LOOK) {
+                if self
+                    .lost
+                    .take()
+                    .is_some_and(|lost| lost.elapsed() < CLOSE_LOOK)
+                {
                     self.tell(Event::Gone(self.shared.target));
                 }
             }

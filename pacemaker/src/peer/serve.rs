@@ -61,9 +61,8 @@ impl Answers {
     /// Sends an answer; one whose asker is gone is dropped.
     pub(crate) async fn send(&self, number: u64, answer: &Answer) {
         let mut bytes = BytesMut::new();
-        let put = frame::put(number, answer, &mut bytes).or_else(|error| {
-            frame::put(number, &Answer::Unknown(error.to_string()), &mut bytes)
-        });
+        let put = frame::put(number, answer, &mut bytes)
+            .or_else(|error| frame::put(number, &Answer::Unknown(error.to_string()), &mut bytes));
         match put {
             Ok(()) if self.0.send(bytes.freeze()).await.is_err() => {
                 tracing::trace!(number, "the asker is gone");

@@ -143,7 +143,9 @@ impl Proposer {
             return;
         }
         let successors = group.members.iter().filter(|member| {
-            let is_near = member.heard.is_some_and(|heard| heard < SUCCESSOR_SILENCE_MAX);
+            let is_near = member
+                .heard
+                .is_some_and(|heard| heard < SUCCESSOR_SILENCE_MAX);
             member.is_voter && member.number != group.own && is_near
         });
         let Some(successor) = successors.max_by_key(|member| member.matched) else {
@@ -164,7 +166,10 @@ impl Proposer {
                 self.leadership_changed(status).await;
             }
         };
-        if tokio::time::timeout(HAND_OVER_PATIENCE, handed_over).await.is_err() {
+        if tokio::time::timeout(HAND_OVER_PATIENCE, handed_over)
+            .await
+            .is_err()
+        {
             tracing::warn!("nobody took the cluster over in time");
         }
     }

@@ -84,8 +84,7 @@ impl Group {
                 metrics.last_log_index
             } else {
                 let matched = metrics.replication.as_ref();
-                matched
-                    .and_then(|matched| (*matched.get(number)?)?.index().into())
+                matched.and_then(|matched| (*matched.get(number)?)?.index().into())
             },
             heard: if is_leader && *number == metrics.id {
                 Some(Duration::ZERO)
@@ -163,7 +162,8 @@ impl Proposer {
 
     /// Ends a change that a former leader left half done.
     pub(crate) async fn settle(&self) -> Result<(), ProposeError> {
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::new()))
+            .await
     }
 
     /// Follows members to other addresses.
@@ -222,9 +222,9 @@ fn changed<T>(
 ) -> Result<(), ProposeError> {
     match result {
         Ok(_) => Ok(()),
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-            Err(forward.leader_id.map_or(ProposeError::NoLeader, ProposeError::OtherLeader))
-        }
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => Err(forward
+            .leader_id
+            .map_or(ProposeError::NoLeader, ProposeError::OtherLeader)),
         Err(RaftError::APIError(error)) => Err(ProposeError::Membership(error.to_string())),
         Err(RaftError::Fatal(error)) => Err(ProposeError::Failed(error.into())),
     }

@@ -192,9 +192,15 @@ async fn start(directory: &TempDir) -> (Proposer, Arc<Replica>) {
     });
     let founder = Some(Place::new("one:1"));
     let metrics = Metrics::new();
-    let proposer = super::start(directory.path(), founder, peers, Arc::clone(&replica), metrics)
-        .await
-        .unwrap();
+    let proposer = super::start(
+        directory.path(),
+        founder,
+        peers,
+        Arc::clone(&replica),
+        metrics,
+    )
+    .await
+    .unwrap();
     (proposer, replica)
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use common::assignment::{Report, RouterReport};
 use common::id::NodeId;
 use pacemaker_client::Client;
+use tokio_util::sync::CancellationToken;
 
 use crate::group::{Group, workspace};
 use crate::harness::{NODE, eventually};
@@ -95,4 +96,30 @@ async fn a_leader_that_hears_no_majority_acknowledges_no_report() {
             .filter(|error| error.status() == Some(503))
     })
     .await;
+}
+
+#[tokio::test]
+async fn member_whose_log_is_damaged_does_not_vote_and_the_others_go_on() {
+    let mut group = Group::of(3).await;
+    let leader = group.leader().await;
+    let damaged = *group
+        .running
+        .keys()
+        .find(|member| **member != leader)
+        .unwrap();
+    group.write("before").await;
+    let stopped = group.running.remove(&damaged).unwrap();
+    stopped.stop().await.unwrap();
+    let log = group.data(damaged).join("raft.redb");
+    let mut bytes = std::fs::read(&log).unwrap();
+    for byte in bytes.iter_mut().skip(64 * 1024).step_by(512) {
+        *byte ^= 0x40;
+    }
+    std::fs::write(&log, bytes).unwrap();
+
+    let refused = pacemaker::start(group.config(damaged), CancellationToken::new()).await;
+
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("is damaged"), "{refused}");
+    group.write("afterwards").await;
 }

@@ -40,7 +40,7 @@ pub(crate) enum OpenError {
         path: PathBuf,
     },
     /// What it holds cannot be right.
-    #[error("the log {} is damaged; restore the data directory from a backup, or remove it to start an empty cluster", path.display())]
+    #[error("the log {} is damaged, so that this pacemaker does not vote; where others vote, take its node out of the cluster and let the machine join anew, else restore the data directory from a backup", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
