@@ -118,6 +118,7 @@ impl Endpoint {
 /// All of them.
 pub(crate) fn endpoints() -> Vec<Endpoint> {
     let mut all = cluster_endpoints();
+    all.extend(group_endpoints());
     all.extend(application_endpoints());
     all.extend(job_endpoints());
     all.extend(node_endpoints());
@@ -145,36 +146,6 @@ fn cluster_endpoints() -> Vec<Endpoint> {
         )
         .access(Access::Public)
         .answers(200, Shape::AnyJson),
-        Endpoint::new(
-            "GET",
-            paths::PEER,
-            "Between pacemakers: the binary protocol of the Raft group",
-            get(peer::connect),
-        )
-        // It knows peers before there is a state to look tokens up in.
-        .access(Access::Peer)
-        .answers(101, Shape::Nothing),
-        Endpoint::new(
-            "GET",
-            paths::CLUSTER,
-            "The cluster in a few numbers",
-            get(cluster::view),
-        )
-        .answers(200, json::<ClusterView>()),
-        Endpoint::new(
-            "GET",
-            paths::CLUSTER_STATUS,
-            "How each pacemaker stands, and what is wrong",
-            get(cluster::status),
-        )
-        .answers(200, json::<ClusterStatus>()),
-        Endpoint::new(
-            "DELETE",
-            paths::MEMBER,
-            "Take a pacemaker out of the group for good",
-            delete(cluster::remove_member),
-        )
-        .answers(204, Shape::Nothing),
         Endpoint::new(
             "GET",
             paths::WORKSPACES,
@@ -211,6 +182,42 @@ fn cluster_endpoints() -> Vec<Endpoint> {
         )
         .access(Access::Roles(&[Role::Router]))
         .watches(json::<RoutingTable>()),
+    ]
+}
+
+/// The group of pacemakers.
+fn group_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new(
+            "GET",
+            paths::PEER,
+            "Between pacemakers: the binary protocol of the Raft group",
+            get(peer::connect),
+        )
+        // It knows peers before there is a state to look tokens up in.
+        .access(Access::Peer)
+        .answers(101, Shape::Nothing),
+        Endpoint::new(
+            "GET",
+            paths::CLUSTER,
+            "The cluster in a few numbers",
+            get(cluster::view),
+        )
+        .answers(200, json::<ClusterView>()),
+        Endpoint::new(
+            "GET",
+            paths::CLUSTER_STATUS,
+            "How each pacemaker stands, and what is wrong",
+            get(cluster::status),
+        )
+        .answers(200, json::<ClusterStatus>()),
+        Endpoint::new(
+            "DELETE",
+            paths::MEMBER,
+            "Take a pacemaker out of the group for good",
+            delete(cluster::remove_member),
+        )
+        .answers(204, Shape::Nothing),
     ]
 }
 
@@ -433,7 +440,8 @@ fn package_endpoints() -> Vec<Endpoint> {
 
 /// What pacemakers ask of each other.
 fn replica_endpoints() -> Vec<Endpoint> {
-    let all = vec![
+    let all =
+        vec![
         Endpoint::new(
             "GET",
             REPLICA_PACKAGES,
@@ -475,6 +483,7 @@ fn replica_endpoints() -> Vec<Endpoint> {
             get(jobs::read_replica_log),
         )
         .query("after", "The byte offset to begin at.")
+        .query("completed", "`true`: only when it leads, and has all of it.")
         .answers(200, Shape::Text),
         Endpoint::new(
             "POST",
