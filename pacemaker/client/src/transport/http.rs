@@ -12,11 +12,12 @@ use crate::transport::configuration;
 
 /// How long a connection may take; nodes of one cluster are near each other.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// When sent bytes have not been acknowledged for so long, a node takes the other machine for dead
-/// (it is its kernel that acknowledges, however busy it is) and turns to the next pacemaker.
-const NODE_SILENCE: Duration = Duration::from_secs(3);
+/// When sent bytes have not been acknowledged for so long, a node takes the other machine for dead.
+/// Linux counts the time too in which the other process takes nothing in, and a slow disk may hold an
+/// upload up for seconds; reports find a dead machine sooner.
+const NODE_SILENCE: Duration = Duration::from_secs(10);
 /// How often the other machine's kernel is asked while nothing is sent.
-const NODE_KEEPALIVE: Duration = Duration::from_secs(1);
+const NODE_KEEPALIVE: Duration = Duration::from_secs(2);
 /// People's connections come from farther away.
 const PERSON_SILENCE: Duration = Duration::from_secs(20);
 
