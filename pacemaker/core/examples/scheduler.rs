@@ -332,7 +332,11 @@ impl Bench {
 }
 
 fn node(number: u64) -> NodeDescription {
-    let disk = if number % 2 == 0 { "ssd" } else { "hdd" };
+    let disk = if (number / ZONES).is_multiple_of(2) {
+        "ssd"
+    } else {
+        "hdd"
+    };
     NodeDescription {
         key: format!("key-{number}"),
         name: format!("node{number}"),

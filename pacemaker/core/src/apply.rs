@@ -31,6 +31,10 @@ impl State {
     ///
     /// # Errors
     /// A [`Rejection`] leaves the state untouched.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one arm for each command, which only hands it on"
+    )]
     pub fn apply(&mut self, command: &Command, ctx: &ApplyContext) -> Result<Outcome, Rejection> {
         if let Command::Once { key, command } = command {
             return self.apply_once(key, command, ctx);

@@ -178,9 +178,12 @@ impl Planner {
                     .map(|(_, application)| *application);
                 self.due.extend(applications);
                 for (_, node) in state.changed_nodes.range((next, NodeId(0))..) {
-                    self.news.insert(*node);
-                    self.silences.notice(state, sightings, *node);
                     self.candidates.notice(state, sightings, *node);
+                    let record = state.nodes.get(node);
+                    if record.is_some_and(|record| record.altered > noticed) {
+                        self.news.insert(*node);
+                        self.silences.notice(state, sightings, *node);
+                    }
                 }
             }
         }

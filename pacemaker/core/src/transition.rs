@@ -25,6 +25,8 @@ pub(crate) struct Transition<'a> {
     pub(crate) state: &'a mut State,
     ctx: ApplyContext,
     nodes: BTreeMap<NodeId, Option<NodeBefore>>,
+    /// Those of them on which more was done than to place an instance.
+    altered: BTreeSet<NodeId>,
     instances: BTreeMap<InstanceId, Option<InstanceBefore>>,
     jobs: BTreeMap<JobId, Option<Job>>,
     applications: BTreeSet<ApplicationId>,
@@ -81,6 +83,7 @@ impl<'a> Transition<'a> {
             state,
             ctx,
             nodes: BTreeMap::new(),
+            altered: BTreeSet::new(),
             instances: BTreeMap::new(),
             jobs: BTreeMap::new(),
             applications: BTreeSet::new(),
@@ -103,6 +106,7 @@ impl<'a> Transition<'a> {
     pub(crate) fn node(&mut self, id: NodeId) -> Option<&mut NodeRecord> {
         self.placing = None;
         self.note_node(id);
+        self.altered.insert(id);
         self.state.nodes.get_mut(&id)
     }
 
@@ -130,6 +134,7 @@ impl<'a> Transition<'a> {
         let (node, application) = (instance.node, instance.application);
         self.note_instance(id);
         self.note_node(node);
+        self.altered.insert(node);
         self.applications.insert(application);
         self.state.instances.get_mut(&id)
     }
@@ -363,6 +368,9 @@ impl<'a> Transition<'a> {
                 node.assignment_generation = index;
             }
             node.changed = index;
+            if self.altered.contains(&id) {
+                node.altered = index;
+            }
             if node.starting.is_none() {
                 uncounted.push(id);
             }

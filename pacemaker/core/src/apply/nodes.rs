@@ -108,6 +108,7 @@ impl Transition<'_> {
             builds: BTreeSet::new(),
             is_draining: false,
             starting: Some(0),
+            altered: Generation(0),
             changed: Generation(0),
             granted: granted.cloned(),
         };

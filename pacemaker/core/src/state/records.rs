@@ -84,6 +84,10 @@ pub struct NodeRecord {
     /// How many of its instances are to run and do not yet, when that has been counted.
     #[serde(default)]
     pub starting: Option<u64>,
+    /// The last entry of the log that touched the node or an instance on it, other than by placing
+    /// one: no report can say anything of what has just been placed.
+    #[serde(default)]
+    pub altered: Generation,
     /// The last entry of the log that touched the node or an instance on it.
     #[serde(default)]
     pub changed: Generation,
