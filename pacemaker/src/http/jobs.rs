@@ -56,6 +56,15 @@ pub(crate) struct AppendQuery {
     offset: u64,
 }
 
+/// Which part of which copy is read.
+#[derive(Debug, Deserialize)]
+pub(crate) struct CopyQuery {
+    #[serde(default)]
+    after: u64,
+    #[serde(default)]
+    completed: bool,
+}
+
 /// Where a leader writes to a follower's copy.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PutQuery {
@@ -203,14 +212,18 @@ pub(crate) async fn append_log(
 pub(crate) async fn read_replica_log(
     State(api): State<Arc<Api>>,
     Path(job): Path<JobId>,
-    Query(query): Query<ReadQuery>,
+    Query(query): Query<CopyQuery>,
 ) -> Answer<Response> {
-    let group = api.pacemakers.group();
-    if group.leader == Some(group.me)
-        && let Err(error) = api.job_logs.refresh(job).await
-    {
-        // The one that asks may be the leader that comes next.
-        tracing::debug!(%job, %error, "a job's log may lack its end");
+    if query.completed {
+        let group = api.pacemakers.group();
+        if group.leader != Some(group.me) {
+            return Err(Failure::unavailable(
+                "no_leader",
+                "This pacemaker does not lead; the leader has the log in full.",
+            ));
+        }
+        let refreshed = api.job_logs.refresh(job).await;
+        refreshed.map_err(|error| Failure::unavailable("log_incomplete", error.to_string()))?;
     }
     let (chunk, length) = api
         .job_logs

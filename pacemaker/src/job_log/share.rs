@@ -77,6 +77,15 @@ pub(crate) enum ShareError {
     Silent(u64),
 }
 
+/// Which copy of a log is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// What the peer has. A leader asks so, and is not asked back.
+    AsItIs,
+    /// What the leader has when it has completed its copy.
+    Completed,
+}
+
 /// What the leader said to an append that was passed on to it.
 #[derive(Debug)]
 pub(crate) struct Forwarded {
@@ -110,6 +119,10 @@ impl SharedLogs {
         piece: Bytes,
     ) -> Result<u64, ShareError> {
         let group = self.peers.group();
+        // Whoever writes in a term leads in it.
+        if group.leader != Some(group.me) {
+            return Err(ShareError::Deposed);
+        }
         self.complete(job, &group).await?;
         let appended = self
             .blocking(move |logs| {
@@ -163,7 +176,7 @@ impl SharedLogs {
         match group.leader {
             Some(leader) if leader == group.me => self.complete(job, &group).await,
             Some(leader) => match group.other(leader) {
-                Some(peer) => self.fetch(&peer, job, group.term).await,
+                Some(peer) => self.fetch(&peer, Extent::Completed, job, group.term).await,
                 None => Err(ShareError::Silent(leader)),
             },
             None => Err(ShareError::NoMajority),
@@ -209,7 +222,7 @@ impl SharedLogs {
             .others()
             .into_iter()
             .map(|peer| async move {
-                let fetched = self.fetch(&peer, job, group.term).await;
+                let fetched = self.fetch(&peer, Extent::AsItIs, job, group.term).await;
                 fetched.map(|()| peer.member)
             })
             .collect();
@@ -227,7 +240,13 @@ impl SharedLogs {
     }
 
     /// Gets what a peer has beyond this disk's copy.
-    async fn fetch(&self, peer: &Peer, job: JobId, term: u64) -> Result<(), ShareError> {
+    async fn fetch(
+        &self,
+        peer: &Peer,
+        extent: Extent,
+        job: JobId,
+        term: u64,
+    ) -> Result<(), ShareError> {
         let silent = |_| ShareError::Silent(peer.member);
         let path = job_log_path(job);
         for _ in 0..EXCHANGES_MAX {
@@ -239,6 +258,7 @@ impl SharedLogs {
                 .request(peer, Method::GET, &path)
                 .map_err(|_| ShareError::Silent(peer.member))?
                 .query(&[("after", length)])
+                .query(&[("completed", extent == Extent::Completed)])
                 .timeout(PIECE_TIMEOUT)
                 .send()
                 .await

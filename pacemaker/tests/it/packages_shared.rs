@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use common::api::MemberPart;
 use common::assignment::PackageReference;
 use common::digest::Digest;
 use futures_util::TryStreamExt as _;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use crate::group::Group;
 use crate::harness::{eventually, problem};
 use crate::packages::{download, noise, package, put};
+use crate::small_disk::SmallDisk;
 
 /// Enough for several pieces, little enough for a quick test.
 const SIZE: usize = 3_000_000;
@@ -162,6 +164,43 @@ async fn new_pacemakers_get_every_package() {
             complete(&group, member, digest).await;
         }
     }
+}
+
+#[tokio::test]
+async fn learner_that_lacks_packages_has_no_vote() {
+    let mut group = Group::found().await;
+    let (file, package) = package(&noise(SIZE));
+    node(&group)
+        .upload_package(&package, file.path(), &|_| ())
+        .await
+        .unwrap();
+    std::fs::create_dir_all(store(&group, 2)).unwrap();
+    let Some(disk) = SmallDisk::mount(&store(&group, 2), SIZE / 2) else {
+        eprintln!("SKIPPED: a small tmpfs cannot be mounted here, so no learner lacks anything");
+        return;
+    };
+
+    group.join(2).await;
+    group.join(3).await;
+    complete(&group, 3, &package.digest).await;
+    let client = group.client();
+    eventually("both have caught up with the log", async || {
+        let status = client.cluster_status().await.ok()?;
+        let others = status.members.iter().filter(|member| !member.is_leader);
+        let has_all = others.filter(|member| member.lag == Some(0)).count() == 2;
+        has_all.then_some(())
+    })
+    .await;
+    let status = client.cluster_status().await.unwrap();
+    let voters = status
+        .members
+        .iter()
+        .filter(|member| member.part == MemberPart::Voter);
+    assert_eq!(voters.count(), 1, "an even number of voters is not wanted");
+
+    disk.resize(SIZE * 2);
+    group.voters(3).await;
+    assert!(is_held(&group, 2, &package.digest));
 }
 
 #[tokio::test]

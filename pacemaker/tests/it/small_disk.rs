@@ -16,6 +16,16 @@ impl SmallDisk {
             .ok()?;
         status.success().then(|| Self(path.to_owned()))
     }
+
+    /// Gives it another size.
+    pub(crate) fn resize(&self, bytes: usize) {
+        let options = format!("remount,size={bytes}");
+        let status = std::process::Command::new("mount")
+            .args(["-o", &options])
+            .arg(&self.0)
+            .status();
+        assert!(status.is_ok_and(|status| status.success()), "remounting");
+    }
 }
 
 impl Drop for SmallDisk {
