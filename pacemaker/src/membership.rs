@@ -141,11 +141,10 @@ impl Members {
         }
         let former = Arc::clone(&self.proposer.former().borrow());
         for (number, address) in &wanted {
-            if group.member(*number).is_none() && !former.contains(number) {
-                if let Some(place) = self.meet(*number, address).await {
-                    tracing::info!(member = number, address, "a pacemaker joins the group");
-                    return self.proposer.add_learner(*number, place).await;
-                }
+            let is_new = group.member(*number).is_none() && !former.contains(number);
+            if is_new && let Some(place) = self.meet(*number, address).await {
+                tracing::info!(member = number, address, "a pacemaker joins the group");
+                return self.proposer.add_learner(*number, place).await;
             }
         }
         let caught_up = group

@@ -329,7 +329,7 @@ async fn supervise(
         ended = ended.and(early(beginning.await));
     }
     while let Some(joined) = tasks.join_next().await {
-        ended = ended.and(joined.map_err(Error::Task));
+        ended = ended.and_then(|()| joined.map_err(Error::Task));
     }
     connections.close();
     connections.wait().await;

@@ -235,7 +235,7 @@ fn problems(
             Some(_) | None => {}
         }
     }
-    if voters.len() % 2 == 0 {
+    if voters.len().is_multiple_of(2) {
         problems.push(format!(
             "{} pacemakers vote, which is an even number: one more would let the cluster lose one more.",
             voters.len()

@@ -100,7 +100,7 @@ async fn read(
         match request {
             Request::Ping => answers.send(number, &Answer::Done).await,
             Request::Append(append) if append.stream != 0 => appends.take(number, append).await,
-            Request::Snapshot(chunk) => match snapshots.take(chunk) {
+            Request::Snapshot(chunk) => match snapshots.take(&chunk) {
                 Ok(None) => answers.send(number, &Answer::Done).await,
                 Ok(Some(snapshot)) => {
                     let (service, answers) = (Arc::clone(&service), answers.clone());

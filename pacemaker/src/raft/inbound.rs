@@ -110,12 +110,15 @@ impl Proposer {
     }
 }
 
+/// A request with the number that its answer carries.
+type Numbered = (u64, AppendEntriesRequest<TypeConfig>);
+
 /// The appends of one connection, which are taken in order while answers are under way.
 #[derive(Debug)]
 pub(crate) struct AppendStream {
     proposer: Proposer,
     answers: Answers,
-    current: Option<(u64, mpsc::Sender<(u64, AppendEntriesRequest<TypeConfig>)>)>,
+    current: Option<(u64, mpsc::Sender<Numbered>)>,
 }
 
 impl AppendStream {
@@ -156,7 +159,7 @@ impl AppendStream {
 /// Feeds one stream to openraft and sends its answers, until it ends.
 async fn run(
     proposer: Proposer,
-    receiver: mpsc::Receiver<(u64, AppendEntriesRequest<TypeConfig>)>,
+    receiver: mpsc::Receiver<Numbered>,
     answers: Answers,
 ) {
     let numbers = Arc::new(Mutex::new(VecDeque::new()));
@@ -181,7 +184,7 @@ async fn run(
             .pop_front();
         let Some(number) = number else { return };
         let answer = match result {
-            Ok(result) => wire::append_answer(result),
+            Ok(result) => wire::append_answer(&result),
             Err(error) => Answer::Unknown(error.to_string()),
         };
         answers.send(number, &answer).await;
@@ -206,7 +209,7 @@ impl SnapshotReceiver {
     /// Takes the next part; the last one gives the whole. A reason, when it does not fit.
     pub(crate) fn take(
         &mut self,
-        chunk: SnapshotChunk,
+        chunk: &SnapshotChunk,
     ) -> Result<Option<ReceivedSnapshot>, String> {
         if chunk.offset == 0 {
             self.transfer = chunk.transfer;

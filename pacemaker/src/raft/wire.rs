@@ -44,11 +44,11 @@ pub(super) fn append_request(append: &Append) -> io::Result<AppendEntriesRequest
     })
 }
 
-pub(super) fn append_answer(result: StreamAppendResult<TypeConfig>) -> Answer {
+pub(super) fn append_answer(result: &StreamAppendResult<TypeConfig>) -> Answer {
     Answer::Append(match result {
         Ok(matched) => Appended::Matched(matched.map(Into::into)),
-        Err(StreamAppendError::Conflict(at)) => Appended::Conflict(Some(at.into())),
-        Err(StreamAppendError::HigherVote(vote)) => Appended::HigherVote((&vote).into()),
+        Err(StreamAppendError::Conflict(at)) => Appended::Conflict(Some((*at).into())),
+        Err(StreamAppendError::HigherVote(vote)) => Appended::HigherVote(vote.into()),
     })
 }
 
