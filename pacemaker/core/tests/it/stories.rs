@@ -6,6 +6,7 @@ mod joins;
 mod names;
 mod nodes;
 mod packages;
+mod placement;
 mod switchovers;
 
 use common::api::VersionState;
