@@ -5,6 +5,7 @@
 #![expect(
     clippy::disallowed_types,
     clippy::disallowed_methods,
+    clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a measurement reads the clock and its own memory, prints, and fails loudly"

@@ -116,9 +116,10 @@ proptest! {
             }
             // Nothing becomes due before it says so.
             let deadline = planner.next_deadline(machine.now);
-            let until = deadline.map_or(machine.now.after(Span::seconds(3_600)), |deadline| {
-                common::time::Timestamp(deadline.0 - 1)
-            });
+            let until = match deadline {
+                Some(deadline) => common::time::Timestamp(deadline.0 - 1),
+                None => machine.now.after(Span::seconds(3_600)),
+            };
             prop_assert_eq!(plan(&machine.state, &machine.sightings, until), vec![]);
         }
     }
