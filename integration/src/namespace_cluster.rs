@@ -313,7 +313,23 @@ impl NamespaceCluster {
     /// When an agent ends, or it takes too long.
     pub async fn all_take_part(&mut self) -> Result<()> {
         self.all_nodes_are_active().await?;
-        self.all_pacemakers_vote().await
+        self.all_pacemakers_vote().await?;
+        self.all_know_another_pacemaker().await
+    }
+
+    /// Who has joined first knows the one pacemaker that let it in, and the others soon after.
+    async fn all_know_another_pacemaker(&self) -> Result<()> {
+        let wanted = self.with_role("pacemaker").len().min(2);
+        eventually("every machine knows more than one pacemaker", || async {
+            self.machines()
+                .all(|machine| {
+                    let known = self.data(machine).join("pacemakers.json");
+                    let known = std::fs::read_to_string(known).unwrap_or_default();
+                    known.matches("https://").count() >= wanted
+                })
+                .then_some(())
+        })
+        .await
     }
 
     async fn all_nodes_are_active(&mut self) -> Result<()> {

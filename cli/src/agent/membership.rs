@@ -27,6 +27,9 @@ const QUIET_START: Duration = Duration::from_secs(10);
 /// Time between two looks at where the pacemakers are. They change when machines come and go; what is
 /// known of them has to outlive all but one.
 const PACEMAKERS_INTERVAL: Duration = Duration::from_secs(15);
+/// The same while only one is known: a cluster that is being made gets others within seconds, and
+/// who has missed them has nobody to turn to when the first one hangs.
+const LONE_PACEMAKER_INTERVAL: Duration = Duration::from_secs(2);
 /// Time between two looks at whether the certificate has to be renewed; below any life that a test has.
 const RENEWAL_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// The first pause after a renewal that failed; it doubles up to [`LONGEST_PAUSE`].
@@ -92,14 +95,22 @@ impl Membership {
 
     /// Keeps to the pacemakers that there are, and writes them down for the next start.
     pub(crate) async fn follow_pacemakers(self) -> Result<(), Infallible> {
-        let mut interval = tokio::time::interval(PACEMAKERS_INTERVAL);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next = Instant::now();
         loop {
             tokio::select! {
-                _ = interval.tick() => {}
+                () = tokio::time::sleep_until(next) => {}
                 () = self.shutdown.cancelled() => return Ok(()),
             }
-            match self.client.pacemakers().await {
+            let found = self.client.pacemakers().await;
+            let has_another = self.client.endpoints().len() > 1
+                || found.as_ref().is_ok_and(|found| found.len() > 1);
+            next = Instant::now()
+                + if has_another {
+                    PACEMAKERS_INTERVAL
+                } else {
+                    LONE_PACEMAKER_INTERVAL
+                };
+            match found {
                 Ok(found) => self.keep_to(found),
                 Err(error) if is_removal(&error) => tracing::error!(
                     "this node was removed from its cluster; end its agent, then `pm agent --stop` stops what still runs"
