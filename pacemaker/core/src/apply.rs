@@ -11,6 +11,7 @@ mod jobs;
 mod joins;
 mod nodes;
 mod packages;
+mod placing;
 mod steps;
 mod workspaces;
 
