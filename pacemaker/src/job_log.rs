@@ -163,7 +163,11 @@ impl JobLogs {
             .take(piece.len() as u64)
             .read_to_end(&mut present)
             .map_err(failed)?;
-        let same = present.iter().zip(piece).take_while(|(a, b)| a == b).count();
+        let same = present
+            .iter()
+            .zip(piece)
+            .take_while(|(a, b)| a == b)
+            .count();
         let (known, rest) = piece.split_at(same);
         if rest.is_empty() {
             return Ok(length);
@@ -208,11 +212,7 @@ impl JobLogs {
     }
 
     /// Removes the logs of jobs that are not kept any more. Blocks.
-    pub(crate) fn sweep(
-        &self,
-        now: SystemTime,
-        is_kept: impl Fn(JobId) -> bool,
-    ) -> io::Result<()> {
+    pub(crate) fn sweep(&self, now: SystemTime, is_kept: impl Fn(JobId) -> bool) -> io::Result<()> {
         for item in fs::read_dir(&self.directory)? {
             let item = item?;
             let age = now.duration_since(item.metadata()?.modified()?);

@@ -380,7 +380,11 @@ impl PackageStore {
             }
             let path = item.path();
             tracing::info!(path = %path.display(), "removing an upload that was given up");
-            if let Some(removed) = self.inner.places.if_unused(&digest, || fs::remove_file(path)) {
+            if let Some(removed) = self
+                .inner
+                .places
+                .if_unused(&digest, || fs::remove_file(path))
+            {
                 removed?;
             }
         }

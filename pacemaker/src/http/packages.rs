@@ -1,5 +1,7 @@
 //! Packages by digest: look up, upload that resumes, download; and the same among pacemakers.
 
+mod failures;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use common::assignment::PackageReference;
 use common::digest::Digest;
 use futures_util::{Stream, StreamExt as _, stream};
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pacemaker_client::UPLOAD_LENGTH;
 use pacemaker_core::command::Command;
 use pacemaker_core::state::limits::PACKAGE_GRACE;
@@ -21,9 +23,8 @@ use pacemaker_core::state::limits::PACKAGE_GRACE;
 use crate::http::Api;
 use crate::http::error::{Answer, Failure};
 use crate::http::extract::Path;
-use crate::package_store::fetch::FetchError;
-use crate::package_store::push::PushError;
-use crate::package_store::{PACKAGE_MAX_BYTES, ReceiveError, Received};
+use crate::http::packages::failures::{absent, not_fetched, not_pushed, refusal};
+use crate::package_store::{PACKAGE_MAX_BYTES, Received};
 use crate::raft::ProposeError;
 
 /// How long the rest of a body is read that nobody needs, so that its sender hears the answer.
@@ -347,84 +348,6 @@ fn answer(
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
     response
-}
-
-fn not_fetched(error: &io::Error, package: &PackageReference) -> Failure {
-    let reason = error.get_ref().and_then(|error| error.downcast_ref());
-    match reason {
-        Some(FetchError::Nowhere) => Failure::not_found(
-            "package_lost",
-            format!(
-                "No pacemaker has package {} any more: its file was damaged or removed from the disk. Upload it again, as `pm deploy` of the same directory does.",
-                package.digest
-            ),
-        ),
-        Some(
-            FetchError::Unreachable | FetchError::Full | FetchError::Disk | FetchError::Stopping,
-        )
-        | None => Failure::unavailable(
-            "package_unavailable",
-            format!(
-                "Package {} is not on this pacemaker's disk and could not be fetched: {error}.",
-                package.digest
-            ),
-        ),
-    }
-}
-
-fn not_pushed(error: &PushError, package: &PackageReference) -> Failure {
-    match error {
-        PushError::NoMajority { stored, voters } => Failure::unavailable(
-            "package_not_replicated",
-            format!(
-                "{stored} of {voters} pacemakers have stored the package, and a majority must. All of it is kept here: upload it again when more of them answer, and nothing has to be sent twice."
-            ),
-        )
-        .with_header(HeaderName::from_static(UPLOAD_OFFSET), package.size),
-        PushError::Damaged => Failure::unavailable(
-            "package_damaged",
-            "The package was damaged on this pacemaker's disk, and nothing of it is kept; upload it again.",
-        )
-        .with_header(HeaderName::from_static(UPLOAD_OFFSET), 0),
-    }
-}
-
-fn refusal(error: ReceiveError, total: u64) -> Failure {
-    let offset = HeaderName::from_static(UPLOAD_OFFSET);
-    match error {
-        ReceiveError::Offset(length) => Failure::new(
-            StatusCode::CONFLICT,
-            "offset_mismatch",
-            "The upload goes on elsewhere.",
-            format!("{length} of {total} bytes have arrived; go on from there."),
-        )
-        .with_header(offset, length),
-        ReceiveError::TooLong(announced) => Failure::bad_request(
-            "upload_too_long",
-            format!("More came than the announced {announced} bytes; nothing is kept."),
-        ),
-        ReceiveError::Mismatch { found } => Failure::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "digest_mismatch",
-            "The bytes are not the package.",
-            format!("Their SHA-256 is {found}; nothing is kept. Upload it again from the start."),
-        ),
-        ReceiveError::BrokenOff { length } => Failure::bad_request(
-            "upload_broken_off",
-            format!("{length} of {total} bytes have arrived and are kept; go on from there."),
-        )
-        .with_header(offset, length),
-        ReceiveError::Full => Failure::storage_full("The package"),
-        ReceiveError::Io(error) => Failure::internal("storing a package", &error),
-    }
-}
-
-fn absent(digest: &Digest, offset: u64) -> Failure {
-    Failure::not_found(
-        "package_not_found",
-        format!("Package {digest} is not stored; {offset} bytes of it have arrived."),
-    )
-    .with_header(HeaderName::from_static(UPLOAD_OFFSET), offset)
 }
 
 fn number(headers: &HeaderMap, name: &'static str) -> Answer<u64> {
