@@ -140,9 +140,10 @@ impl Config {
         if self.member == 0 {
             return refuse("member", "is not 0".to_owned());
         }
-        let is_address = self.advertise.rsplit_once(':').is_some_and(|(host, port)| {
-            !host.is_empty() && port.parse::<u16>().is_ok()
-        });
+        let is_address = self
+            .advertise
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         if !is_address {
             return refuse("advertise", "is `host:port`".to_owned());
         }

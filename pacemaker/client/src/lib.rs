@@ -4,7 +4,7 @@
 //! others when that one cannot be reached or cannot answer now. It shows a bearer token or a node's
 //! certificate ([`tls`]), never prints either, and turns every answer that is not a success into an
 //! [`Error`] with the problem document in it. Used by hearts and routers (watches, reports, packages),
-//! by pacemakers among themselves and by the command line. [`join`] makes a machine a node.
+//! by pacemakers among themselves and by the command line. [`join()`] makes a machine a node.
 //!
 //! It decides nothing and retries only what is safe: a request that changes something carries an
 //! `Idempotency-Key` when its caller gives one, and what carries none has the same effect twice.

@@ -82,7 +82,12 @@ fn admit(
             ),
         })?;
     let refuse = |code, detail: String| {
-        tracing::warn!(member = hello.member, code, detail, "a pacemaker was refused");
+        tracing::warn!(
+            member = hello.member,
+            code,
+            detail,
+            "a pacemaker was refused"
+        );
         let title = "This pacemaker is refused.";
         let failure = Failure::new(StatusCode::FORBIDDEN, code, title, detail);
         Err(Refusal { code, failure })
@@ -113,7 +118,10 @@ fn admit(
         }
         Some(_) => Ok(hello),
         None if may_be_unknown(api, hello.member) => Ok(hello),
-        None => refuse("not_a_member", format!("There is no member {}.", hello.member)),
+        None => refuse(
+            "not_a_member",
+            format!("There is no member {}.", hello.member),
+        ),
     }
 }
 

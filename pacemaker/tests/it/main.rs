@@ -9,6 +9,8 @@ mod deploy;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
+mod failover;
+#[cfg(test)]
 mod group;
 #[cfg(test)]
 mod harness;
@@ -16,8 +18,6 @@ mod harness;
 mod job_logs;
 #[cfg(test)]
 mod job_logs_shared;
-#[cfg(test)]
-mod failover;
 #[cfg(test)]
 mod membership;
 #[cfg(test)]
