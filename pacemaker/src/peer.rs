@@ -3,7 +3,7 @@
 //! ```text
 //! GET /v1/peer, Upgrade: pm-peer/1 ──► u32 length | u8 version | u64 number | MessagePack
 //! ```
-//! A [`Link`] is the asking half of a connection to one peer, [`serve`] the answering half. A link
+//! A [`Link`] is the asking half of a connection to one peer, [`serve()`] the answering half. A link
 //! connects by itself, again and again; requests are pipelined on it and answered in any order.
 //! Each pair of pacemakers has two links in each direction: one for what must be quick (votes,
 //! heartbeats, forwarded requests), one for what may be large (entries, snapshots).
@@ -25,8 +25,8 @@ pub(crate) use self::connect::{Credentials, Hello, MEMBER_REMOVED, PROTOCOL, hea
 pub(crate) use self::link::CallError;
 pub(crate) use self::link::{Link, Place};
 pub(crate) use self::links::{Event, Lane, Peers};
+pub(crate) use self::message::SharedCommand;
 pub(crate) use self::message::{
     Answer, Append, Appended, Ballot, Blob, Counted, Request, SnapshotChunk, Transfer,
 };
-pub(crate) use self::message::SharedCommand;
 pub(crate) use self::serve::{Answers, Service, serve};
