@@ -38,8 +38,9 @@ struct Inside {
     process: Option<Process>,
     /// The flush that fails.
     fails: Option<(u64, Failure)>,
-    /// It can get no longer than this.
-    limit: Option<u64>,
+    /// The sectors that were ever written: a full disk has room for no others.
+    allocated: BTreeSet<usize>,
+    is_full: bool,
     flushes: u64,
 }
 
@@ -102,17 +103,16 @@ impl Disk {
         inside.fails = Some((inside.flushes + after, how));
     }
 
-    /// Leaves `room` bytes more, or as many as are asked for.
-    pub(crate) fn fill(&self, room: Option<u64>) {
-        let mut inside = self.inside();
-        inside.limit = room.map(|room| inside.cached.len() as u64 + room);
+    /// Leaves no room for more than there is.
+    pub(crate) fn fill(&self) {
+        self.inside().is_full = true;
     }
 
     /// Nothing goes wrong any more.
     pub(crate) fn mend(&self) {
         let mut inside = self.inside();
         inside.fails = None;
-        inside.limit = None;
+        inside.is_full = false;
     }
 
     /// Turns one bit that is in use, and on the disk itself.
@@ -205,9 +205,6 @@ impl StorageBackend for Handle {
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         let mut inside = self.inside()?;
-        if inside.limit.is_some_and(|limit| length > limit) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
         let length = usize::try_from(length).map_err(io::Error::other)?;
         inside.cached.resize(length, 0);
         Ok(())
@@ -236,11 +233,15 @@ impl StorageBackend for Handle {
         let mut inside = self.inside()?;
         let range = range(offset, data.len())?;
         let sectors = range.start / SECTOR..=range.end.saturating_sub(1) / SECTOR;
+        if inside.is_full && !sectors.clone().all(|at| inside.allocated.contains(&at)) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         inside
             .cached
             .get_mut(range)
             .ok_or(io::ErrorKind::UnexpectedEof)?
             .copy_from_slice(data);
+        inside.allocated.extend(sectors.clone());
         inside.dirty.extend(sectors);
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use common::time::Timestamp;
 use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::Fatal;
 use openraft::storage::RaftLogStorage as _;
 use openraft::{RaftLogReader as _, SnapshotPolicy};
 
@@ -152,7 +153,8 @@ impl Machine {
         let state = log.get_log_state().await;
         let last = state.map_err(|error| error.to_string())?.last_log_id;
         let witness = Arc::clone(self.witness());
-        witness.found(self.id, vote, last);
+        // A snapshot holds what the log before it held.
+        witness.found(self.id, vote, last.max(applied));
         witness.restored(self.id, applied.map(|applied| applied.index()), &replica);
         let (flush, random) = (Arc::clone(&self.flush), Arc::clone(&self.network.random));
         process.spawn(writer.run_simulated(move || {
@@ -194,7 +196,12 @@ impl Machine {
             loop {
                 let failed = metrics.borrow_and_update().running_state.clone().err();
                 if let Some(fatal) = failed {
-                    witness.note(format_args!("{id} fails: {fatal}"));
+                    // Only a disk may end it: the rest would be a defect.
+                    if matches!(fatal, Fatal::StorageError(_)) {
+                        witness.note(format_args!("{id} fails: {fatal}"));
+                    } else {
+                        witness.wrong(format_args!("{id} fails: {fatal}"));
+                    }
                     return process.kill();
                 }
                 if metrics.changed().await.is_err() {

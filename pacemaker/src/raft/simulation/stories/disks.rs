@@ -95,16 +95,16 @@ pub(super) async fn full_disk(world: &World) {
         let leader = world.some_leader().await;
         let id = world.random.pick(&[leader, world.others(&[leader])[0]]);
         let machine = world.machine(id);
-        machine.disk.fill(Some(world.random.within(0..4_096)));
+        machine.disk.fill();
         for _ in 0..6 {
             world.pass(100..700).await;
             // Supervision starts it again and again.
             machine.start().await;
         }
         world
-            .majority_writes(&world.others(&[id]), Duration::from_secs(5))
+            .majority_writes(&world.ids(), Duration::from_secs(5))
             .await;
-        machine.disk.fill(None);
+        machine.disk.mend();
         machine.start().await;
         world.pass(300..1_000).await;
     }

@@ -7,6 +7,11 @@ use crate::raft::simulation::world::World;
 /// A majority that can talk finds a leader within this, whatever the minority does.
 const MAJORITY_WRITES_WITHIN: Duration = Duration::from_secs(5);
 
+/// A follower that does not answer costs nobody anything.
+const WRITES_BESIDE_A_HUNG_PEER: Duration = Duration::from_millis(500);
+/// Who was handed the leadership and does not take it costs one election.
+const WRITES_AFTER_A_LOST_HAND_OVER: Duration = Duration::from_secs(2);
+
 pub(super) async fn partition_leader(world: &World) {
     for _ in 0..2 {
         let leader = world.some_leader().await;
@@ -103,7 +108,12 @@ pub(super) async fn hung_peer(world: &World) {
         }
         let others = world.others(&[hung]);
         for _ in 0..4 {
-            world.majority_writes(&others, MAJORITY_WRITES_WITHIN).await;
+            let limit = if is_handed_over {
+                WRITES_AFTER_A_LOST_HAND_OVER
+            } else {
+                WRITES_BESIDE_A_HUNG_PEER
+            };
+            world.majority_writes(&others, limit).await;
             world.pass(100..500).await;
         }
         world.machine(hung).resume();
