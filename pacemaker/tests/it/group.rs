@@ -173,7 +173,9 @@ impl Group {
         let client = self.running[&member].administrator();
         eventually("the workspaces are listed", async || {
             let workspaces = client.workspaces().await.ok()?;
-            let stubs = workspaces.iter().map(|workspace| workspace.stub.to_string());
+            let stubs = workspaces
+                .iter()
+                .map(|workspace| workspace.stub.to_string());
             Some(stubs.collect())
         })
         .await

@@ -41,11 +41,23 @@ async fn group_goes_from_one_to_three_to_five_and_back_while_members_die() {
     let left: Vec<u64> = group.running.keys().copied().collect();
     for member in &left {
         group.reaches(*member, "back-to-three").await;
-        for stub in ["one", "three", "without-the-leader", "five", "four-are-left"] {
-            assert!(group.stubs(*member).await.contains(&stub.to_owned()), "{stub}");
+        for stub in [
+            "one",
+            "three",
+            "without-the-leader",
+            "five",
+            "four-are-left",
+        ] {
+            assert!(
+                group.stubs(*member).await.contains(&stub.to_owned()),
+                "{stub}"
+            );
         }
     }
-    assert_eq!(readiness(&removed.url).await, (503, "member_removed".to_owned()));
+    assert_eq!(
+        readiness(&removed.url).await,
+        (503, "member_removed".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -103,7 +115,10 @@ async fn member_with_a_wiped_disk_is_kept_out_until_it_joins_as_another() {
     let client = group.client();
     let status = client.cluster_status().await.unwrap();
     assert!(
-        status.problems.iter().any(|problem| problem.contains(&format!("Node {wiped} "))),
+        status
+            .problems
+            .iter()
+            .any(|problem| problem.contains(&format!("Node {wiped} "))),
         "{:?}",
         status.problems
     );
@@ -138,8 +153,14 @@ async fn strangers_are_refused_at_the_door() {
     let cluster = group.view(1).await.unwrap().id;
 
     let refused = |code: &str| Some(code.to_owned());
-    assert_eq!(ask("wrong", &cluster, 2, 1).await, refused("unauthenticated"));
-    assert_eq!(ask(NODE, "another", 2, 1).await, refused("cluster_mismatch"));
+    assert_eq!(
+        ask("wrong", &cluster, 2, 1).await,
+        refused("unauthenticated")
+    );
+    assert_eq!(
+        ask(NODE, "another", 2, 1).await,
+        refused("cluster_mismatch")
+    );
     assert_eq!(ask(NODE, &cluster, 2, 3).await, refused("wrong_member"));
     assert_eq!(ask(NODE, &cluster, 1, 1).await, refused("log_lost"));
     assert_eq!(ask(NODE, &cluster, 2, 1).await, None, "it may be new");
@@ -194,5 +215,8 @@ async fn readiness(url: &str) -> (u16, String) {
     let status = answer.status().as_u16();
     let text = answer.text().await.unwrap();
     let problem: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    (status, problem["code"].as_str().unwrap_or_default().to_owned())
+    (
+        status,
+        problem["code"].as_str().unwrap_or_default().to_owned(),
+    )
 }
