@@ -157,11 +157,7 @@ impl AppendStream {
 }
 
 /// Feeds one stream to openraft and sends its answers, until it ends.
-async fn run(
-    proposer: Proposer,
-    receiver: mpsc::Receiver<Numbered>,
-    answers: Answers,
-) {
+async fn run(proposer: Proposer, receiver: mpsc::Receiver<Numbered>, answers: Answers) {
     let numbers = Arc::new(Mutex::new(VecDeque::new()));
     let given = Arc::clone(&numbers);
     let requests = futures_util::stream::unfold(receiver, move |mut receiver| {
