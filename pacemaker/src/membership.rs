@@ -268,6 +268,10 @@ impl Members {
             if group.is_changing {
                 return Answer::NotLeader(None);
             }
+            // Who was taken out is known when that is applied, a moment after it is committed.
+            if let Err(error) = self.proposer.barrier().await {
+                return Answer::Unknown(error.to_string());
+            }
             let is_former = self.proposer.former().borrow().contains(&node.0);
             return if is_former {
                 Answer::Done

@@ -24,7 +24,7 @@
 mod arrival;
 pub(crate) mod collect;
 #[cfg(test)]
-mod fake_peer;
+mod fake_http_peer;
 pub(crate) mod fetch;
 mod places;
 pub(crate) mod push;

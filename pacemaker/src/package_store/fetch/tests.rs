@@ -4,7 +4,7 @@ use futures_util::TryStreamExt as _;
 use tokio::time::timeout;
 
 use super::*;
-use crate::package_store::fake_peer::{FakePeer, Manner, deaf, group, nobody, put, store};
+use crate::package_store::fake_http_peer::{FakePeer, Manner, deaf, group, nobody, put, store};
 
 const SOON: Duration = Duration::from_secs(15);
 

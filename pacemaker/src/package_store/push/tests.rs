@@ -3,7 +3,7 @@
 use tokio::time::timeout;
 
 use super::*;
-use crate::package_store::fake_peer::{FakePeer, Manner, deaf, group, nobody, put, store};
+use crate::package_store::fake_http_peer::{FakePeer, Manner, deaf, group, nobody, put, store};
 
 /// Less than a peer is waited for that takes nothing.
 const SOON: Duration = Duration::from_secs(15);
