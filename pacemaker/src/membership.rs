@@ -139,10 +139,20 @@ impl Members {
             tracing::info!(?moved, "pacemakers have moved");
             return self.proposer.move_members(moved).await;
         }
-        let former = Arc::clone(&self.proposer.former().borrow());
+        let mut former = Arc::clone(&self.proposer.former().borrow());
+        let is_new = |number: &u64, former: &BTreeSet<u64>| {
+            group.member(*number).is_none() && !former.contains(number)
+        };
+        if wanted.keys().any(|number| is_new(number, &former)) {
+            // Who was taken out is known when that is applied, a moment after it is committed; one
+            // that is taken in again would count among the voters and never answer.
+            self.proposer.barrier_as_leader().await?;
+            former = Arc::clone(&self.proposer.former().borrow());
+        }
         for (number, address) in &wanted {
-            let is_new = group.member(*number).is_none() && !former.contains(number);
-            if is_new && let Some(place) = self.meet(*number, address).await {
+            if is_new(number, &former)
+                && let Some(place) = self.meet(*number, address).await
+            {
                 tracing::info!(member = number, address, "a pacemaker joins the group");
                 return self.proposer.add_learner(*number, place).await;
             }
