@@ -1,5 +1,5 @@
-//! The pacemaker's disk is full: uploads are refused, nothing acknowledged is lost, the process ends
-//! rather than lingers, and goes on when there is room again.
+//! E4: the pacemaker's disk is full: changes and uploads are refused with words, applications are
+//! served, nothing acknowledged is lost, and changes go on without a restart when there is room.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,16 +10,15 @@ use common::id::WorkspaceStub;
 use integration::{DevProcess, TestApp, eventually};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
-use serde_json::json;
 
 use crate::support::{body, deploy};
 
-/// Room for a log and little else.
-const DISK: &str = "size=3m";
-/// Much in one entry of the log, so that the disk is full soon.
-const TAG_BYTES: usize = 8 * 1024;
-/// Entries after which the disk must have been full.
-const ENTRIES_MAX: usize = 1_000;
+/// A log, and more than the reserve below which a pacemaker takes nothing in.
+const DISK: &str = "size=64m";
+/// Leaves less than that reserve, and more than what is under way needs.
+const MOST_BYTES: usize = 48 << 20;
+/// What is acknowledged before the disk is full.
+const ACKNOWLEDGED: usize = 20;
 
 /// A small file system in place of a directory.
 struct SmallDisk {
@@ -60,9 +59,16 @@ impl SmallDisk {
         self.path.join("ballast")
     }
 
+    /// Leaves little room.
+    fn fill_most(&self) -> Result<()> {
+        let mut file = std::fs::File::create(self.ballast())?;
+        file.write_all(&vec![0; MOST_BYTES])?;
+        Ok(())
+    }
+
     /// Leaves no room.
     fn fill(&self) -> Result<()> {
-        let mut file = std::fs::File::create(self.ballast())?;
+        let mut file = std::fs::File::options().append(true).open(self.ballast())?;
         while file.write_all(&[0; 4096]).is_ok() {}
         Ok(())
     }
@@ -78,7 +84,7 @@ fn workspace(number: usize) -> Result<CreateWorkspace> {
     Ok(CreateWorkspace {
         name: format!("kept {number}"),
         stub: WorkspaceStub::parse(&format!("kept-{number}"))?,
-        tags: [("filler".to_owned(), json!("x".repeat(TAG_BYTES)))].into(),
+        tags: std::collections::BTreeMap::new(),
     })
 }
 
@@ -93,9 +99,25 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() -> Result<()> {
     };
     dev.spawn()?;
     dev.ready().await?;
-    disk.fill()?;
+    let client = dev.client()?;
+    for number in 0..ACKNOWLEDGED {
+        client
+            .create_workspace(&workspace(number)?, &format!("key-{number}"))
+            .await?;
+    }
 
-    // An upload is refused, and says why.
+    // A change is refused while there is still room for what is under way.
+    disk.fill_most()?;
+    let refused = workspace(ACKNOWLEDGED)?;
+    let key = format!("key-{ACKNOWLEDGED}");
+    let said = eventually("a change is refused", || async {
+        client.create_workspace(&refused, &key).await.err()
+    })
+    .await?;
+    ensure!(said.status() == Some(507), "{said}");
+
+    // An upload is refused, and says why; what runs is served and shown.
+    disk.fill()?;
     let large = TestApp::site("large", "large")?;
     let noise: String = (0..200_000_u32)
         .map(|number| number.wrapping_mul(2_654_435_761).to_string())
@@ -103,33 +125,24 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() -> Result<()> {
     large.file("site/noise.txt", &noise)?;
     let said = dev.pm(&["deploy", large.argument()?]).await?.failure()?;
     ensure!(said.stderr.contains("make room"), "{}", said.stderr);
+    body(&dev, "hello").await?;
+    dev.pm(&["status", "hello"]).await?.success()?;
 
-    // The log takes what it has room for; then the process ends.
-    let client = dev.client()?;
-    let mut acknowledged = 0;
-    while acknowledged < ENTRIES_MAX
-        && client
-            .create_workspace(&workspace(acknowledged)?, &format!("key-{acknowledged}"))
-            .await
-            .is_ok()
-    {
-        acknowledged += 1;
-    }
-    ensure!(acknowledged < ENTRIES_MAX, "the disk never became full");
-    let code = dev.ended().await?;
-    ensure!(code != Some(0), "the process ended as if all were well");
-    let pm_err = std::fs::read_to_string(dev.directory().join("pm.err"))?;
-    ensure!(pm_err.contains("pacemaker"), "{pm_err}");
-
+    // With room again, changes go on without a restart.
     std::fs::remove_file(disk.ballast())?;
+    eventually("a change is taken", || async {
+        client.create_workspace(&refused, &key).await.ok()
+    })
+    .await?;
+    dev.kill().await?;
     dev.spawn()?;
     dev.ready().await?;
     let found = dev.client()?.workspaces().await?;
-    for number in 0..acknowledged {
+    for number in 0..=ACKNOWLEDGED {
         let stub = workspace(number)?.stub;
         ensure!(
             found.iter().any(|workspace| workspace.stub == stub),
-            "{stub} of {acknowledged} acknowledged workspaces is lost"
+            "{stub} was acknowledged and is lost"
         );
     }
     eventually("the application answers", || async {
