@@ -102,8 +102,7 @@ impl Membership {
                 () = self.shutdown.cancelled() => return Ok(()),
             }
             let found = self.client.pacemakers().await;
-            let has_another = self.client.endpoints().len() > 1
-                || found.as_ref().is_ok_and(|found| found.len() > 1);
+            let has_another = found.as_ref().is_ok_and(|found| found.len() > 1);
             next = Instant::now()
                 + if has_another {
                     PACEMAKERS_INTERVAL
