@@ -149,13 +149,15 @@ pub(crate) fn read_authority(path: &Path) -> Result<String, CommandError> {
 
 /// Learns where the other pacemakers are, so that the next command does not depend on one of them.
 ///
-/// Done after a command has succeeded, at most once a minute, and never a reason to fail.
+/// Done after a command has succeeded, at most once a minute, and never a reason to fail. While only
+/// one is known it is done each time: a cluster that grows does so in its first minutes.
 pub(crate) async fn refresh(client: &Client, url: &str) {
     let Ok(mut logins) = Logins::load() else {
         return;
     };
     let is_fresh = logins.get(url).is_none_or(|login| {
-        login.authority.is_none() || now().since(login.refreshed) < ENDPOINTS_AGE
+        let is_recent = now().since(login.refreshed) < ENDPOINTS_AGE;
+        login.authority.is_none() || (is_recent && login.endpoints.len() > 1)
     });
     if is_fresh {
         return;
