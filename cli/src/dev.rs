@@ -305,10 +305,8 @@ mod tests {
         std::future::poll_fn(|_| panic!("{SAID}"))
     }
 
-    #[test]
-    #[ignore = "it is the process that the test below starts"]
-    fn a_pm_dev_whose_role_panics() {
-        let data = std::env::var(DATA).unwrap();
+    /// The process whose role panics: this test's program, started again with a data directory.
+    fn be_a_dev_whose_role_panics(data: &str) {
         let typed = [
             "pm",
             "dev",
@@ -316,7 +314,7 @@ mod tests {
             "--router-port=0",
             "--instance-ports=21000-21001",
         ];
-        let typed = typed.into_iter().chain(["--data-dir", &data]);
+        let typed = typed.into_iter().chain(["--data-dir", data]);
         let arguments = Arguments::parse_from(typed);
         let Verb::Dev(verb) = &arguments.verb else {
             unreachable!("`pm dev` was typed")
@@ -326,10 +324,13 @@ mod tests {
 
     #[test]
     fn a_role_that_panics_ends_the_process_within_a_second() {
+        if let Ok(data) = std::env::var(DATA) {
+            return be_a_dev_whose_role_panics(&data);
+        }
         let directory = tempfile::tempdir().unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--ignored", "--nocapture"])
-            .arg("dev::tests::a_pm_dev_whose_role_panics")
+            .args(["--exact", "--nocapture"])
+            .arg("dev::tests::a_role_that_panics_ends_the_process_within_a_second")
             .env(DATA, directory.path().join("data"))
             .env("XDG_CONFIG_HOME", directory.path())
             .stdout(Stdio::null())

@@ -7,9 +7,8 @@
 //! Never does: log a key, or decide who may have a certificate.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -146,9 +145,9 @@ impl Authority {
             source,
         };
         files::make_private(directory).map_err(wrap)?;
-        write(directory, CERTIFICATE_FILE, &self.certificate).map_err(wrap)?;
+        tls::write_private(directory, CERTIFICATE_FILE, &self.certificate).map_err(wrap)?;
         // The key last: with it the authority is there.
-        write(directory, KEY_FILE, &self.key_pem()).map_err(wrap)
+        tls::write_private(directory, KEY_FILE, &self.key_pem()).map_err(wrap)
     }
 
     /// PEM of its certificate, for everybody.
@@ -271,24 +270,6 @@ fn is_of_key(certificate: &str, key: &KeyPair) -> bool {
     };
     pem.parse_x509()
         .is_ok_and(|parsed| parsed.public_key().subject_public_key.data == key.public_key_raw())
-}
-
-/// Writes a private file whole, under its name only once it is on disk.
-fn write(directory: &Path, name: &str, text: &str) -> io::Result<()> {
-    let temporary = directory.join(format!("{name}.new"));
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, directory.join(name))?;
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

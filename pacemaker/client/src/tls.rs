@@ -45,7 +45,7 @@ pub use crate::tls::accept::{HANDSHAKE_PATIENCE, HANDSHAKES_MAX, Peer, TlsListen
 pub(crate) use crate::tls::certificate::pem_of;
 pub use crate::tls::certificate::{Subject, SubjectError};
 pub use crate::tls::error::TlsError;
-pub use crate::tls::identity::NodeIdentity;
+pub use crate::tls::identity::{NodeIdentity, write_private};
 pub use crate::tls::key::NodeKey;
 use crate::tls::verify::ClientVerifier;
 pub(crate) use crate::tls::verify::{Roots, ServerVerifier, algorithms};

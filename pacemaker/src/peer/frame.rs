@@ -16,6 +16,25 @@ pub(super) const FRAME_MAX_BYTES: usize = 48 * 1024 * 1024;
 /// What is asked of the connection at once.
 const READ_BYTES: usize = 64 * 1024;
 
+/// What is put into one write.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// Puts frames that wait behind the first into one write with it; alone it is not copied.
+pub(super) fn gather(first: Bytes, mut next: impl FnMut() -> Option<Bytes>) -> Bytes {
+    let Some(second) = next() else {
+        return first;
+    };
+    let mut together = BytesMut::with_capacity(first.len() + second.len());
+    together.extend_from_slice(&first);
+    together.extend_from_slice(&second);
+    while together.len() < WRITE_BYTES
+        && let Some(another) = next()
+    {
+        together.extend_from_slice(&another);
+    }
+    together.freeze()
+}
+
 /// Puts a frame at the end of `into`.
 pub(super) fn put<T: Serialize>(number: u64, body: &T, into: &mut BytesMut) -> io::Result<()> {
     let start = into.len();

@@ -37,8 +37,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(2);
 const PENDING_MAX: usize = 8_192;
 /// Bytes of requests that wait to be written: what a peer that does not read may cost in memory.
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// What is put into one write.
-const WRITE_BYTES: usize = 256 * 1024;
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -472,18 +470,7 @@ async fn write(
     connection: &Connection,
 ) -> io::Result<()> {
     while let Some(first) = waiting.recv().await {
-        let mut bytes = first;
-        if let Ok(next) = waiting.try_recv() {
-            let mut together = BytesMut::with_capacity(bytes.len() + next.len());
-            together.extend_from_slice(&bytes);
-            together.extend_from_slice(&next);
-            while together.len() < WRITE_BYTES
-                && let Ok(next) = waiting.try_recv()
-            {
-                together.extend_from_slice(&next);
-            }
-            bytes = together.freeze();
-        }
+        let bytes = frame::gather(first, || waiting.try_recv().ok());
         writer.write_all(&bytes).await?;
         writer.flush().await?;
         let mut pending = connection.pending();

@@ -20,8 +20,6 @@ use crate::raft::{AppendStream, Proposer, SnapshotReceiver};
 const AT_ONCE: usize = 4_096;
 /// Answers that wait to be written.
 const ANSWERS_LENGTH: usize = 1_024;
-/// What is put into one write.
-const WRITE_BYTES: usize = 256 * 1024;
 
 /// What requests are about.
 #[derive(Clone, Debug)]
@@ -128,18 +126,7 @@ async fn write(
     mut waiting: mpsc::Receiver<Bytes>,
 ) -> io::Result<()> {
     while let Some(first) = waiting.recv().await {
-        let mut bytes = first;
-        if let Ok(next) = waiting.try_recv() {
-            let mut together = BytesMut::with_capacity(bytes.len() + next.len());
-            together.extend_from_slice(&bytes);
-            together.extend_from_slice(&next);
-            while together.len() < WRITE_BYTES
-                && let Ok(next) = waiting.try_recv()
-            {
-                together.extend_from_slice(&next);
-            }
-            bytes = together.freeze();
-        }
+        let bytes = frame::gather(first, || waiting.try_recv().ok());
         writer.write_all(&bytes).await?;
         writer.flush().await?;
     }

@@ -100,10 +100,10 @@ impl NodeIdentity {
         };
         if !is_kept(KEY_FILE, &self.key) || !is_kept(AUTHORITY_FILE, &self.authority) {
             remove(&directory.join(CERTIFICATE_FILE)).map_err(wrap)?;
-            write(directory, KEY_FILE, &self.key).map_err(wrap)?;
-            write(directory, AUTHORITY_FILE, &self.authority).map_err(wrap)?;
+            write_private(directory, KEY_FILE, &self.key).map_err(wrap)?;
+            write_private(directory, AUTHORITY_FILE, &self.authority).map_err(wrap)?;
         }
-        write(directory, CERTIFICATE_FILE, &self.certificate).map_err(wrap)
+        write_private(directory, CERTIFICATE_FILE, &self.certificate).map_err(wrap)
     }
 
     /// Certificate and key as rustls takes them.
@@ -135,8 +135,11 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a private file whole, under its name only once it is on disk.
-fn write(directory: &Path, name: &str, text: &str) -> io::Result<()> {
+/// Writes a file that only its owner reads: whole, and under its name only once it is on disk. Blocks.
+///
+/// # Errors
+/// What the system answered; then the file of that name is as it was.
+pub fn write_private(directory: &Path, name: &str, text: &str) -> io::Result<()> {
     let temporary = directory.join(format!("{name}.new"));
     remove(&temporary)?;
     let mut file = OpenOptions::new()
