@@ -1,11 +1,14 @@
 //! Bodies and headers of the HTTP API under `/v1`; the paths are in [`paths`].
 
+mod crons;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use crate::api::crons::{CronRequest, CronRunState, CronRunView, CronTrigger, CronView};
 use crate::assignment::Load;
 use crate::digest::Digest;
 use crate::id::{
@@ -53,6 +56,19 @@ pub mod paths {
     pub const ROLLBACK: &str = "/v1/applications/{application}/rollback";
     /// PUT: [`ScaleRequest`](super::ScaleRequest) → 200 [`ApplicationView`](super::ApplicationView).
     pub const SCALE: &str = "/v1/applications/{application}/scale";
+    /// GET: list of [`CronView`](super::CronView).
+    pub const CRONS: &str = "/v1/applications/{application}/crons";
+    /// POST [`CronRequest`](super::CronRequest): its slots are not run any more → 204.
+    pub const CRON_SUSPEND: &str = "/v1/applications/{application}/crons/suspend";
+    /// POST [`CronRequest`](super::CronRequest): its slots are run again, from the next on → 204.
+    pub const CRON_RESUME: &str = "/v1/applications/{application}/crons/resume";
+    /// GET `?cron=&before=&limit=`: list of [`CronRunView`](super::CronRunView), newest first;
+    /// POST [`CronRequest`](super::CronRequest): one run now → 202 [`CronRunView`](super::CronRunView).
+    pub const APPLICATION_CRON_RUNS: &str = "/v1/applications/{application}/cron-runs";
+    /// GET: [`CronRunView`](super::CronRunView).
+    pub const CRON_RUN: &str = "/v1/cron-runs/{run}";
+    /// GET: text, the head of the answer and the beginning of its body, from the pacemaker that made the request.
+    pub const CRON_RUN_LOG: &str = "/v1/cron-runs/{run}/log";
     /// POST with `action` one of `start`, `stop`, `promote`, `deregister` → 202 [`JobStarted`](super::JobStarted).
     pub const VERSION_ACTION: &str = "/v1/applications/{application}/versions/{version}/{action}";
     /// GET `?application=&limit=&before=`: list of [`Job`](crate::job::Job), newest first.

@@ -67,6 +67,10 @@ numeric_id!(
     JobId
 );
 numeric_id!(
+    /// Names a run of a cron across all applications; the value of `PM-Cron-Run`.
+    RunId
+);
+numeric_id!(
     /// Counts the versions of one application: 1, 2, 3…
     VersionNumber
 );
