@@ -8,7 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use crate::api::crons::{CronRequest, CronRunState, CronRunView, CronTrigger, CronView};
+pub use crate::api::crons::{
+    CRON_FAILURES_SHOWN, CronRequest, CronRunState, CronRunView, CronTrigger, CronView, FailingCron,
+};
 use crate::assignment::Load;
 use crate::digest::Digest;
 use crate::id::{
@@ -410,6 +412,9 @@ pub struct ApplicationView {
     pub job: Option<JobId>,
     /// Where the current version answers.
     pub urls: Vec<String>,
+    /// Crons that have failed [`CRON_FAILURES_SHOWN`] times in a row or more.
+    #[serde(default)]
+    pub failing_crons: Vec<FailingCron>,
 }
 
 /// A version.

@@ -152,3 +152,18 @@ pub struct CronRequest {
     /// `TYPE/NAME`, or the name alone where one instance type has such a cron.
     pub cron: String,
 }
+
+/// Failures in a row from which on a cron is shown where people look for trouble: one may be a
+/// deployment under way, two a coincidence.
+pub const CRON_FAILURES_SHOWN: u32 = 3;
+
+/// A cron that fails again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FailingCron {
+    /// The cron, as `TYPE/NAME`.
+    pub cron: String,
+    /// Runs that failed in a row, up to now.
+    pub failures: u32,
+    /// What became of the last, in words.
+    pub outcome: String,
+}

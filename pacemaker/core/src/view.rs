@@ -69,6 +69,7 @@ impl State {
             urls: current
                 .map(|version| self.urls(application, version, router_port))
                 .unwrap_or_default(),
+            failing_crons: Vec::new(),
         })
     }
 
