@@ -11,6 +11,7 @@
 
 mod administration;
 mod connections;
+mod crons;
 mod error;
 mod join;
 mod logs;

@@ -97,7 +97,7 @@ impl Client {
         Ok(told.unwrap_or(offset + length as u64))
     }
 
-    async fn read_log(
+    pub(crate) async fn read_log(
         &self,
         action: &'static str,
         path: &str,
