@@ -138,6 +138,8 @@ impl Cluster {
             administrator_token: ADMINISTRATOR_TOKEN.to_owned(),
             node_token: NODE_TOKEN.to_owned(),
             settings: pacemaker::ClusterSettings::default(),
+            wall_clock: pacemaker::WallClock::system(),
+            crash_at: None,
         };
         let listener = TcpListener::bind(self.api)
             .await

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pacemaker::{ClusterSettings, Config};
+use pacemaker::{ClusterSettings, Config, WallClock};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -77,6 +77,8 @@ async fn node(arguments: &[String]) -> Fallible<()> {
         administrator_token: ADMINISTRATOR.to_owned(),
         node_token: NODE.to_owned(),
         settings: ClusterSettings::default(),
+        wall_clock: WallClock::system(),
+        crash_at: None,
     };
     pacemaker::run(config, listener, CancellationToken::new()).await?;
     Ok(())

@@ -11,6 +11,8 @@ use pacemaker_client::tls::Tls;
 use pacemaker_core::command::{ClusterSettings, JoinTokenRecord};
 
 use crate::authority::Authority;
+use crate::crash_point::CrashPoint;
+use crate::wall_clock::WallClock;
 
 /// The shortest token that is accepted, characters: 16 bytes as hexadecimal.
 const TOKEN_MIN_CHARACTERS: usize = 32;
@@ -57,6 +59,10 @@ pub struct Config {
     pub node_token: String,
     /// Times that the cluster keeps to. Count at the first start only.
     pub settings: ClusterSettings,
+    /// The time of day for crons; another than the system's for tests only.
+    pub wall_clock: WallClock,
+    /// Where the process kills itself; for tests only.
+    pub crash_at: Option<CrashPoint>,
 }
 
 /// The cluster of a pacemaker that has a certificate.
@@ -182,6 +188,8 @@ mod tests {
             administrator_token: "a".repeat(32),
             node_token: "b".repeat(32),
             settings: ClusterSettings::default(),
+            wall_clock: WallClock::system(),
+            crash_at: None,
         };
         assert_eq!(good.validate(), Ok(()));
 

@@ -30,6 +30,7 @@
 mod authority;
 mod clock;
 mod config;
+mod crash_point;
 mod files;
 mod housekeeping;
 mod http;
@@ -44,6 +45,7 @@ mod peers;
 mod raft;
 mod replica;
 mod start;
+mod wall_clock;
 
 use std::fmt;
 use std::io;
@@ -57,12 +59,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::authority::{Authority, AuthorityError};
 pub use crate::config::{ClusterIdentity, Config, ConfigError, token_hash};
+pub use crate::crash_point::CrashPoint;
 pub use crate::http::no_such_path;
 pub use crate::identity::IdentityError;
 pub use crate::job_log::JOB_LOG_MAX_BYTES;
 pub use crate::package_store::PACKAGE_MAX_BYTES;
 pub use crate::raft::{OpenError, ProposeError};
 pub use crate::start::start;
+pub use crate::wall_clock::WallClock;
 pub use pacemaker_core::command::{ClusterSettings, JoinTokenRecord};
 
 /// Why a pacemaker did not start, or ended.

@@ -174,6 +174,8 @@ impl Start<'_> {
             // Nodes show certificates; nobody knows this one.
             node_token: random_text()?,
             settings: founding.settings,
+            wall_clock: pacemaker::WallClock::system(),
+            crash_at: None,
         };
         self.starter.pacemaker(config).await
     }

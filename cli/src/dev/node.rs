@@ -154,6 +154,8 @@ impl Start<'_> {
             administrator_token: self.secrets.administrator_token.clone(),
             node_token: self.secrets.node_token.clone(),
             settings,
+            wall_clock: pacemaker::WallClock::system(),
+            crash_at: None,
         };
         self.starter.pacemaker(config).await
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use pacemaker::{ClusterSettings, Config};
+use pacemaker::{ClusterSettings, Config, WallClock};
 use pacemaker_client::Client;
 use reqwest::Method;
 use serde_json::Value;
@@ -137,6 +137,8 @@ pub(crate) fn config(directory: &Path) -> Config {
         administrator_token: ADMINISTRATOR.to_owned(),
         node_token: NODE.to_owned(),
         settings: ClusterSettings::default(),
+        wall_clock: WallClock::system(),
+        crash_at: None,
     }
 }
 
