@@ -4,6 +4,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod cluster;
+pub(crate) mod cron;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::agent::AgentArguments;
 use crate::args::cluster::{ClusterVerb, NodeVerb};
+use crate::args::cron::CronVerb;
 
 /// Exit codes, said once for `pm --help`.
 const AFTER_HELP: &str = "\
@@ -105,6 +107,9 @@ pub(crate) enum Verb {
     /// List, show, follow and abort jobs.
     #[command(subcommand)]
     Job(JobVerb),
+    /// List, run, suspend and resume an application's web crons, and show how they went.
+    #[command(subcommand)]
+    Cron(CronVerb),
     /// Show where hostnames go.
     #[command(subcommand)]
     Route(RouteVerb),

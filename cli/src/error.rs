@@ -31,6 +31,8 @@ pub(crate) mod code {
     pub(crate) const FILE: &str = "file";
     /// The job ended in failure.
     pub(crate) const JOB_FAILED: &str = "job_failed";
+    /// A run of a cron did not succeed.
+    pub(crate) const CRON_FAILED: &str = "cron_failed";
     /// The job was ended by a user.
     pub(crate) const JOB_ABORTED: &str = "job_aborted";
     /// The name leads nowhere.

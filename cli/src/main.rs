@@ -11,6 +11,7 @@ mod completions;
 mod configuration;
 mod connection;
 mod credentials;
+mod cron;
 mod deploy;
 mod dev;
 mod error;
@@ -122,6 +123,7 @@ async fn talk(verb: Verb, global: &GlobalArguments) -> Result<(), CommandError> 
         Verb::Scale(verb) => scale::run(&connection()?, &verb).await,
         Verb::Logs(verb) => logs::run(&connection()?, &verb).await,
         Verb::Job(verb) => job::run(&connection()?, &verb).await,
+        Verb::Cron(verb) => cron::run(&connection()?, &verb).await,
         Verb::Route(verb) => route::run(&connection()?, &verb).await,
         Verb::Why { subject } => why::run(&connection()?, &subject).await,
         Verb::Workspace(verb) => workspace::run(&connection()?, &verb).await,

@@ -99,18 +99,34 @@ pub(crate) fn ago(time: Timestamp) -> String {
     }
 }
 
-/// How far away `time` is, in one unit.
+/// When something ends, or that it has ended, in one unit.
 pub(crate) fn in_future(time: Timestamp) -> String {
-    let now = now();
-    if time <= now {
+    if time <= now() {
         return format!("ended {}", ago(time));
     }
-    let seconds = time.since(now).0 / 1000;
+    format!("ends {}", until(time))
+}
+
+/// How far away `time` is, in one unit.
+pub(crate) fn until(time: Timestamp) -> String {
+    let seconds = time.since(now()).0 / 1000;
     match seconds {
-        0..=119 => format!("ends in {seconds}s"),
-        120..=7199 => format!("ends in {}m", seconds / 60),
-        7200..=172_799 => format!("ends in {}h", seconds / 3600),
-        _ => format!("ends in {}d", seconds / 86_400),
+        0..=119 => format!("in {seconds}s"),
+        120..=7199 => format!("in {}m", seconds / 60),
+        7200..=172_799 => format!("in {}h", seconds / 3600),
+        _ => format!("in {}d", seconds / 86_400),
+    }
+}
+
+/// `word` as it is typed in a shell.
+pub(crate) fn typed(word: &str) -> String {
+    let is_plain = |character: char| {
+        character.is_ascii_alphanumeric() || "-_./:@%+,".contains(character)
+    };
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 
@@ -140,6 +156,14 @@ mod tests {
         let text = table(&["A", "B"], [vec!["one".to_owned(), "two".to_owned()]]);
         assert!(text.lines().all(|line| line == line.trim_end()), "{text:?}");
         assert!(text.contains("one"));
+    }
+
+    #[test]
+    fn what_a_shell_would_read_in_its_own_way_is_quoted() {
+        assert_eq!(typed("web/clean-up"), "web/clean-up");
+        assert_eq!(typed("a b"), "'a b'");
+        assert_eq!(typed("it's $(x)"), r"'it'\''s $(x)'");
+        assert_eq!(typed(""), "''");
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! `pm status`: how applications stand.
 
-use common::api::{ApplicationView, InstanceTypeView, VersionView};
+use common::api::{ApplicationView, FailingCron, InstanceTypeView, VersionView};
 use common::id::ApplicationName;
 use common::instance::{InstanceGoal, InstanceState};
 
 use crate::connection::Connection;
-use crate::error::CommandError;
-use crate::output::{ago, table, word};
+use crate::error::{CommandError, printable};
+use crate::output::{ago, table, typed, word};
 
 /// Shows one application, or all of the workspace.
 pub(crate) async fn run(
@@ -30,8 +30,31 @@ pub(crate) async fn run(
             );
         }
         let rows = views.iter().map(overview);
-        table(&["APPLICATION", "CURRENT", "RUNNING", "JOB", "URL"], rows)
+        let mut text = table(&["APPLICATION", "CURRENT", "RUNNING", "JOB", "URL"], rows);
+        for view in views {
+            text.push_str(&failing_crons(view));
+        }
+        text
     })
+}
+
+/// A line for each cron that fails again and again.
+fn failing_crons(view: &ApplicationView) -> String {
+    let application = &view.name;
+    let line = |cron: &FailingCron| {
+        let FailingCron {
+            cron,
+            failures,
+            outcome,
+        } = cron;
+        let line = format!(
+            "cron {cron} of {application} failed {failures} times in a row: {outcome}; `pm cron history {application} {}` has more",
+            typed(cron)
+        );
+        // One line each, whatever the application answered.
+        format!("{}\n", printable(&line.replace('\n', " ")))
+    };
+    view.failing_crons.iter().map(line).collect()
 }
 
 fn overview(view: &ApplicationView) -> Vec<String> {
@@ -87,6 +110,7 @@ fn detail(view: &ApplicationView) -> String {
     let rows: Vec<Vec<String>> = view.versions.iter().flat_map(instance_rows).collect();
     if rows.is_empty() {
         text.push_str("\nNo instances.\n");
+        text.push_str(&failing_crons(view));
         return text;
     }
     text.push('\n');
@@ -106,11 +130,12 @@ fn detail(view: &ApplicationView) -> String {
             text.push_str(&format!(
                 "instance {}: {}; `pm why instance:{}` has more\n",
                 instance.id,
-                crate::error::printable(&failure.message),
+                printable(&failure.message),
                 instance.id
             ));
         }
     }
+    text.push_str(&failing_crons(view));
     text
 }
 
@@ -142,4 +167,35 @@ fn instance_rows(version: &VersionView) -> impl Iterator<Item = Vec<String>> {
                 ]
             })
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use common::id::{ApplicationId, WorkspaceStub};
+
+    use super::*;
+
+    #[test]
+    fn a_cron_that_fails_again_and_again_is_said_below_the_table() {
+        let view = ApplicationView {
+            id: ApplicationId(1),
+            name: "chores".to_owned(),
+            workspace: WorkspaceStub::parse("default").unwrap(),
+            current: None,
+            previous: None,
+            versions: Vec::new(),
+            job: None,
+            urls: Vec::new(),
+            failing_crons: vec![FailingCron {
+                cron: "web/clean".to_owned(),
+                failures: 4,
+                outcome: "answered 500\n\u{1b}[2J".to_owned(),
+            }],
+        };
+
+        let text = detail(&view);
+
+        let said = "cron web/clean of chores failed 4 times in a row: answered 500 \u{fffd}[2J; `pm cron history chores web/clean` has more\n";
+        assert!(text.ends_with(said), "{text}");
+    }
 }

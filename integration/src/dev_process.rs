@@ -297,6 +297,17 @@ impl DevProcess {
         connection.get(host, path).await
     }
 
+    /// What the node tells Prometheus.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self) -> Result<String> {
+        let address = self.api()?.trim_start_matches("http://");
+        let mut connection = Connection::open(address.parse()?).await?;
+        let answer = connection.get(address, "/metrics").await?;
+        Ok(answer.text())
+    }
+
     /// Constant load on a host.
     ///
     /// # Errors

@@ -16,6 +16,8 @@ mod network;
 mod patience;
 mod pm;
 mod port_range;
+mod receiver;
+mod slot;
 
 pub use application::TestApp;
 pub use cluster::Cluster;
@@ -28,3 +30,5 @@ pub use network::{Network, ProcessHandle, network_or_skip};
 pub use patience::{PATIENCE_VARIABLE, eventually, patience};
 pub use pm::{PmOutput, pm_program};
 pub use port_range::PortRange;
+pub use receiver::{CREDENTIALS, Call, Receiver};
+pub use slot::Slot;

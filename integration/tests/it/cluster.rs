@@ -1,6 +1,7 @@
 //! Clusters of machines that lose machines and nothing else: the cases of the catalogue of faults,
 //! each a test that is named after its case.
 
+mod crons;
 mod data_plane;
 mod death;
 mod drain;

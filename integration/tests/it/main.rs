@@ -11,6 +11,8 @@ mod cluster_admin;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod crons;
+#[cfg(test)]
 mod death;
 #[cfg(test)]
 mod deploy;
