@@ -72,7 +72,14 @@ async fn remove(connection: &Connection, node: NodeId) -> Result<(), CommandErro
         .client
         .remove_member(node, &idempotency_key()?)
         .await
-        .map_err(connection.failed(format!("take pacemaker {node} out of the group")))?;
+        .map_err(connection.failed(format!("take pacemaker {node} out of the group")))
+        .map_err(|error| {
+            if error.code == "member_not_found" {
+                error.next("`pm cluster status` shows the pacemakers of the group")
+            } else {
+                error
+            }
+        })?;
     connection
         .output
         .result(&serde_json::json!({ "removed": node }), |_| {

@@ -80,10 +80,7 @@ async fn log(connection: &Connection, run: RunId) -> Result<(), CommandError> {
 }
 
 /// All that is kept of what a run was answered.
-async fn read_log(
-    connection: &Connection,
-    run: RunId,
-) -> Result<Vec<u8>, pacemaker_client::Error> {
+async fn read_log(connection: &Connection, run: RunId) -> Result<Vec<u8>, pacemaker_client::Error> {
     let mut bytes = Vec::new();
     let mut after = 0;
     loop {

@@ -120,9 +120,8 @@ pub(crate) fn until(time: Timestamp) -> String {
 
 /// `word` as it is typed in a shell.
 pub(crate) fn typed(word: &str) -> String {
-    let is_plain = |character: char| {
-        character.is_ascii_alphanumeric() || "-_./:@%+,".contains(character)
-    };
+    let is_plain =
+        |character: char| character.is_ascii_alphanumeric() || "-_./:@%+,".contains(character);
     if !word.is_empty() && word.chars().all(is_plain) {
         word.to_owned()
     } else {

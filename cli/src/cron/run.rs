@@ -94,8 +94,7 @@ async fn wait(
                 run = newer;
             }
             // Another pacemaker takes over soon.
-            Err(error)
-                if error.is_unreachable() && answered.elapsed() < UNREACHABLE_LIMIT => {}
+            Err(error) if error.is_unreachable() && answered.elapsed() < UNREACHABLE_LIMIT => {}
             Err(error) => return Err(connection.failed(doing)(error)),
         }
     }
@@ -252,6 +251,9 @@ mod tests {
         let shown = human(&run, &first_lines(&text, &run));
 
         assert_eq!(shown.lines().count(), 1 + LINES_SHOWN + 1, "{shown}");
-        assert!(shown.ends_with("… 3 more lines: pm cron log 12\n"), "{shown}");
+        assert!(
+            shown.ends_with("… 3 more lines: pm cron log 12\n"),
+            "{shown}"
+        );
     }
 }

@@ -101,6 +101,26 @@ impl Admin {
         Ok(())
     }
 
+    /// Kills the agent of one machine.
+    async fn kill_one(&mut self, machine: u16) -> Result<()> {
+        let agent = self.agents.iter().position(|(of, _)| *of == machine);
+        let (_, mut child) = self.agents.remove(agent.context("the agent runs")?);
+        child.kill().await.context("killing an agent")
+    }
+
+    /// Waits until so many pacemakers vote.
+    async fn has_voters(&self, count: usize) -> Result<Value> {
+        eventually(&format!("{count} pacemakers vote"), || async {
+            let status = self.json(&["cluster", "status"]).await.ok()?;
+            let members = status["members"].as_array()?;
+            let voters = members.iter().filter(|member| member["part"] == "voter");
+            (voters.count() == count && status["problems"] == serde_json::json!([]))
+                .then_some(status)
+        })
+        .await
+        .with_context(|| self.logs())
+    }
+
     /// What a node shows of itself on its disk.
     fn certificate(&self, machine: u16) -> Result<String> {
         let path = self.data(machine).join("tls/node.pem");
@@ -245,14 +265,7 @@ async fn machines_join_with_one_command_each() -> Result<()> {
         .collect();
     assert_eq!(names, ["machine-1", "machine-2", "machine-3"]);
 
-    let status = eventually("three pacemakers vote", || async {
-        let status = admin.json(&["cluster", "status"]).await.ok()?;
-        let members = status["members"].as_array()?;
-        let voters = members.iter().filter(|member| member["part"] == "voter");
-        (voters.count() == 3 && status["problems"] == serde_json::json!([])).then_some(status)
-    })
-    .await
-    .with_context(|| admin.logs())?;
+    let status = admin.has_voters(3).await?;
     assert_eq!(status["id"], made["cluster"]);
     let said = admin.pm(&["cluster", "status"]).await?.success()?.stdout;
     assert!(said.contains("All is well."), "{said}");
@@ -369,6 +382,50 @@ async fn an_empty_machine_leaves_and_is_forgotten() -> Result<()> {
         "{}",
         missing.stderr
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pacemaker_that_died_is_taken_out_and_another_is_not() -> Result<()> {
+    let mut admin = Admin::new()?;
+    admin.init().await?;
+    admin.start(1)?;
+    admin.lists(1).await?;
+    for machine in [2, 3] {
+        let token = admin.json(&["cluster", "token", "--roles", ALL]).await?;
+        admin.join(machine, text(&token["join_command"])?)?;
+    }
+    admin.lists(3).await?;
+    admin.has_voters(3).await?;
+    let said = admin.pm(&["cluster", "remove", "9"]).await?.failure()?;
+    assert!(said.stderr.contains("pm cluster status"), "{}", said.stderr);
+    admin.kill_one(3).await?;
+
+    let refused = admin.pm(&["cluster", "remove", "2"]).await?.failure()?;
+    assert!(refused.stderr.contains("majority"), "{}", refused.stderr);
+    let done = admin.pm(&["cluster", "remove", "3"]).await?.success()?;
+
+    assert!(done.stdout.contains("pm node remove 3"), "{}", done.stdout);
+    // Somebody who is not sure types it again.
+    admin.pm(&["cluster", "remove", "3"]).await?.success()?;
+    let status = eventually("the group is the two that remain", || async {
+        let status = admin.json(&["cluster", "status"]).await.ok()?;
+        let members = status["members"].as_array()?;
+        let nodes: Vec<u64> = members
+            .iter()
+            .filter_map(|member| member["node"].as_u64())
+            .collect();
+        (nodes == [1, 2]).then_some(status)
+    })
+    .await
+    .with_context(|| admin.logs())?;
+    assert_eq!(status["problems"], serde_json::json!([]), "{status}");
+    admin.lists(2).await?;
+    admin.pm(&["node", "remove", "3"]).await?.success()?;
+    let nodes = admin.json(&["node", "list"]).await?;
+    assert_eq!(nodes.as_array().map(Vec::len), Some(2), "{nodes}");
+    let created = admin.pm(&["workspace", "create", "after"]).await?;
+    created.success()?;
     Ok(())
 }
 

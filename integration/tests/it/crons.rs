@@ -11,8 +11,6 @@ use anyhow::{Context as _, Result, ensure};
 use common::api::{CronRunState, CronRunView, CronView};
 use integration::{Call, DevProcess, PmOutput, Receiver, eventually};
 
-use crate::support::deploy;
-
 /// The application of all stories.
 const CHORES: &str = "chores";
 /// Once a year: the story asks for it itself.

@@ -36,8 +36,18 @@ fn chores(slot: Slot) -> Result<Receiver> {
     let at = slot.runspec();
     for number in 0..OF_A_KIND {
         receiver
-            .cron(&format!("quick-{number}"), &at, &format!("/ok?{number}"), &json!({}))?
-            .cron(&format!("once-{number}"), &at, &format!("/hold?once-{number}"), &json!({}))?
+            .cron(
+                &format!("quick-{number}"),
+                &at,
+                &format!("/ok?{number}"),
+                &json!({}),
+            )?
+            .cron(
+                &format!("once-{number}"),
+                &at,
+                &format!("/hold?once-{number}"),
+                &json!({}),
+            )?
             .cron(
                 &format!("again-{number}"),
                 &at,
@@ -49,7 +59,8 @@ fn chores(slot: Slot) -> Result<Receiver> {
 }
 
 #[tokio::test]
-async fn c1_c2_whatever_happens_to_leaders_around_a_minute_each_cron_is_called_once() -> Result<()> {
+async fn c1_c2_whatever_happens_to_leaders_around_a_minute_each_cron_is_called_once() -> Result<()>
+{
     let Some(mut cluster) = NamespaceCluster::start(&MACHINES).await? else {
         return Ok(());
     };
@@ -62,7 +73,9 @@ async fn c1_c2_whatever_happens_to_leaders_around_a_minute_each_cron_is_called_o
     slot.comes(PAUSED).await?;
     let paused = cluster.leader().await?;
     cluster.signal_agent(paused, Signal::SIGSTOP)?;
-    let cut_off = cluster.leader_among(&cluster.pacemakers_but(&[paused])).await?;
+    let cut_off = cluster
+        .leader_among(&cluster.pacemakers_but(&[paused]))
+        .await?;
     // The next believes that it leads, and reaches nobody but what it would call.
     slot.comes(CUT_OFF).await?;
     let others = cluster.pacemakers_but(&[paused, cut_off]);
@@ -70,18 +83,25 @@ async fn c1_c2_whatever_happens_to_leaders_around_a_minute_each_cron_is_called_o
         cluster.network.part(cut_off, *other)?;
     }
     let killed = cluster.leader_among(&others).await?;
-    all_called(&receiver, 1).await.with_context(|| said(&receiver))?;
+    all_called(&receiver, 1)
+        .await
+        .with_context(|| said(&receiver))?;
 
     // Both are back among those that know better; then the one dies that waits for the answers.
     cluster.network.heal()?;
     cluster.signal_agent(paused, Signal::SIGCONT)?;
     super::lasts(TEMPTED).await;
     let calls = receiver.calls()?;
-    ensure!(calls.len() == 3 * OF_A_KIND, "a stale leader called: {calls:?}");
+    ensure!(
+        calls.len() == 3 * OF_A_KIND,
+        "a stale leader called: {calls:?}"
+    );
     cluster.kill_agent(killed)?;
     let left = cluster.pacemakers_but(&[killed]);
     let last = cluster.leader_among(&left).await?;
-    all_retried(&receiver).await.with_context(|| said(&receiver))?;
+    all_retried(&receiver)
+        .await
+        .with_context(|| said(&receiver))?;
     receiver.release()?;
 
     let client = cluster.client_of(last)?;
@@ -153,7 +173,9 @@ fn records_agree(runs: &[CronRunView], calls: &[Call], slot: Slot) -> Result<()>
     }
     let attempts: u32 = runs.iter().map(|run| run.attempts).sum();
     ensure!(u32::try_from(calls.len())? == attempts, "{calls:?}");
-    let late = calls.iter().map(|call| call.began.saturating_sub(slot.time().0));
+    let late = calls
+        .iter()
+        .map(|call| call.began.saturating_sub(slot.time().0));
     println!(
         "{} runs, {} calls, the first {:?} ms after the minute",
         runs.len(),

@@ -101,7 +101,11 @@ async fn what_is_not_there_is_refused(dev: &DevProcess) -> Result<()> {
     let said = dev.pm(&["cron", "run", "idle", "clean"]).await?.failure()?;
     ensure!(said.stderr.contains("next:"), "{}", said.stderr);
     let crons: Value = super::json(dev, &["cron", "list", "idle"]).await?;
-    let next = crons.as_array().into_iter().flatten().map(|cron| &cron["next"]);
+    let next = crons
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|cron| &cron["next"]);
     ensure!(next.clone().all(Value::is_null), "{crons}");
     ensure!(idle.calls()?.is_empty(), "{:?}", idle.calls());
     Ok(())

@@ -73,9 +73,12 @@ async fn killed_while_requests_are_under_way(dev: &mut DevProcess, slot: Slot) -
 async fn away_while_the_minute_begins(dev: &mut DevProcess, slot: Slot) -> Result<()> {
     let at = slot.runspec();
     let mut receiver = Receiver::new(CHORES)?;
-    receiver
-        .cron("skips", &at, "/ok?skips", &json!({}))?
-        .cron("once", &at, "/ok?once", &json!({ "missed": "once" }))?;
+    receiver.cron("skips", &at, "/ok?skips", &json!({}))?.cron(
+        "once",
+        &at,
+        "/ok?once",
+        &json!({ "missed": "once" }),
+    )?;
     deploy(dev, receiver.application()).await?;
 
     slot.comes(BEFORE).await?;

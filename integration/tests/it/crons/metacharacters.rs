@@ -100,7 +100,11 @@ async fn refused(dev: &DevProcess, crons: &[(&'static str, Value)]) -> Result<BT
     for fault in faults {
         let path = fault["path"].as_str().context("a fault has a path")?;
         let (index, field) = place(path).with_context(|| format!("{fault}"))?;
-        ensure!(field == crons[index].0, "{fault} is about {}", crons[index].1);
+        ensure!(
+            field == crons[index].0,
+            "{fault} is about {}",
+            crons[index].1
+        );
         ensure!(fault["line"].as_u64() > Some(1), "{fault}");
         refused.insert(index);
     }
@@ -129,7 +133,10 @@ async fn a1_hostile_texts_arrive_as_written_or_are_refused_at_their_place() -> R
         let refused = refused(&dev, &all).await?;
         ensure!(refused.len() < all.len() || ["timezone", "runspec"].contains(&field));
         let kept = all.into_iter().enumerate();
-        taken.extend(kept.filter(|(index, _)| !refused.contains(index)).map(|(_, cron)| cron));
+        taken.extend(
+            kept.filter(|(index, _)| !refused.contains(index))
+                .map(|(_, cron)| cron),
+        );
     }
     println!("{} of {} texts were taken", taken.len(), crons().len());
     ensure!(taken.iter().all(|(field, _)| *field != "timezone"));
@@ -147,9 +154,7 @@ async fn a1_hostile_texts_arrive_as_written_or_are_refused_at_their_place() -> R
             _ => asked(&dev, cron).await,
         };
         let run = run.with_context(|| format!("the {field} of {cron}"))?;
-        arrives(&receiver, cron, &run)
-
-            .with_context(|| format!("the {field} of {cron}"))?;
+        arrives(&receiver, cron, &run).with_context(|| format!("the {field} of {cron}"))?;
     }
     let table = dev.pm(&["cron", "list", CHORES]).await?.success()?.stdout;
     let is_control = |character: char| character.is_control() && character != '\n';
@@ -178,7 +183,12 @@ async fn asked(dev: &DevProcess, cron: &Value) -> Result<CronRunView> {
     let client = dev.client()?;
     let application = dev.application(CHORES).await?.id;
     let name = cron["name"].as_str().context("a name")?;
-    let run = client.start_cron_run(application, name, name).await?.id;
+    // A key is a header: the name itself cannot be one.
+    let key = format!(
+        "hostile-{}",
+        common::digest::Digest::of(cron.to_string().as_bytes())
+    );
+    let run = client.start_cron_run(application, name, &key).await?.id;
     eventually("the run has ended", || async {
         let run = client.cron_run(run).await.ok()?;
         run.state.is_final().then_some(run)

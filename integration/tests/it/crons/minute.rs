@@ -28,8 +28,18 @@ fn chores(slot: Slot) -> Result<Receiver> {
         )?
         .cron("asleep", &at, "/ok?asleep", &json!({}))?
         .cron("forbids", &at, "/hold?forbids", &json!({}))?
-        .cron("replaces", &at, "/hold?replaces", &json!({ "overlap": "replace" }))?
-        .cron("allows", &at, "/hold?allows", &json!({ "overlap": "allow" }))?;
+        .cron(
+            "replaces",
+            &at,
+            "/hold?replaces",
+            &json!({ "overlap": "replace" }),
+        )?
+        .cron(
+            "allows",
+            &at,
+            "/hold?allows",
+            &json!({ "overlap": "allow" }),
+        )?;
     Ok(receiver)
 }
 
@@ -40,7 +50,10 @@ async fn everything_that_is_due_at_a_minute_happens_as_the_manifest_says() -> Re
     let receiver = chores(slot)?;
     deploy(&dev, receiver.application()).await?;
     ensure!(
-        list(&dev).await?.iter().all(|cron| cron.next == Some(slot.time())),
+        list(&dev)
+            .await?
+            .iter()
+            .all(|cron| cron.next == Some(slot.time())),
         "{:?}",
         list(&dev).await
     );
@@ -55,7 +68,9 @@ async fn everything_that_is_due_at_a_minute_happens_as_the_manifest_says() -> Re
     let refused = ["cron", "run", CHORES, "forbids", "--detach"];
     let said = dev.pm(&refused).await?.failure()?.stderr;
     ensure!(said.contains("pm cron history chores forbids"), "{said}");
-    dev.pm(&["cron", "suspend", CHORES, "asleep"]).await?.success()?;
+    dev.pm(&["cron", "suspend", CHORES, "asleep"])
+        .await?
+        .success()?;
     deploy(&dev, receiver.application()).await?;
 
     slot.comes(Duration::ZERO).await?;
@@ -68,10 +83,14 @@ async fn everything_that_is_due_at_a_minute_happens_as_the_manifest_says() -> Re
 
     what_was_due_was_called_once(&dev, &receiver, slot).await?;
     what_overlapped_was_treated_as_it_says(&dev, &receiver, slot).await?;
-    dev.pm(&["cron", "resume", CHORES, "asleep"]).await?.success()?;
+    dev.pm(&["cron", "resume", CHORES, "asleep"])
+        .await?
+        .success()?;
     let asleep = list(&dev).await?;
     let asleep = asleep.iter().find(|cron| cron.name == "asleep");
-    let next = asleep.and_then(|cron| cron.next).context("it is due again")?;
+    let next = asleep
+        .and_then(|cron| cron.next)
+        .context("it is due again")?;
     ensure!(next > slot.time(), "{asleep:?}");
     ensure!(receiver.calls_of("/ok?asleep")?.is_empty());
     dev.passed();
@@ -98,15 +117,24 @@ async fn what_was_due_was_called_once(
         ensure!(run.trigger == CronTrigger::Schedule, "{run:?}");
         ensure!(run.scheduled == slot.time(), "{run:?}");
         let calls = receiver.calls_of(uri)?;
-        ensure!(calls.len() == 1 && history(dev, cron).await?.len() == 1, "{calls:?}");
+        ensure!(
+            calls.len() == 1 && history(dev, cron).await?.len() == 1,
+            "{calls:?}"
+        );
         agrees(&run, &calls)?;
         let call = &calls[0];
         ensure!(call.began >= slot.time().0, "it came too early: {call:?}");
         ensure!(call.version == 2, "the version before was called: {call:?}");
-        ensure!(call.method == method && call.credentials == credentials, "{call:?}");
+        ensure!(
+            call.method == method && call.credentials == credentials,
+            "{call:?}"
+        );
         ensure!(call.agent == "paasmaker-cron/1", "{call:?}");
         ensure!(call.host.starts_with("web.chores.default."), "{call:?}");
-        println!("{cron} began {} ms after its slot", call.began - slot.time().0);
+        println!(
+            "{cron} began {} ms after its slot",
+            call.began - slot.time().0
+        );
     }
     Ok(())
 }
@@ -119,13 +147,25 @@ async fn what_overlapped_was_treated_as_it_says(
     let calls = receiver.calls()?;
     for (cron, before, due, requests) in [
         ("forbids", CronRunState::Succeeded, CronRunState::Skipped, 1),
-        ("replaces", CronRunState::Replaced, CronRunState::Succeeded, 2),
-        ("allows", CronRunState::Succeeded, CronRunState::Succeeded, 2),
+        (
+            "replaces",
+            CronRunState::Replaced,
+            CronRunState::Succeeded,
+            2,
+        ),
+        (
+            "allows",
+            CronRunState::Succeeded,
+            CronRunState::Succeeded,
+            2,
+        ),
     ] {
         settled(dev, cron).await?;
         let by_hand = integration::eventually("the run before has ended", || async {
             let runs = history(dev, cron).await.ok()?;
-            let run = runs.into_iter().find(|run| run.trigger == CronTrigger::Manual)?;
+            let run = runs
+                .into_iter()
+                .find(|run| run.trigger == CronTrigger::Manual)?;
             run.state.is_final().then_some(run)
         })
         .await?;
