@@ -3,6 +3,8 @@
 //! [`manifest::parse`](crate::manifest::parse) makes a [`VersionSpec`] from text. Everything here
 //! has passed the checks and carries its defaults, so the core never asks "was it given?".
 
+mod cron;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -11,6 +13,8 @@ use serde_json::Value;
 
 use crate::id::{ApplicationName, HostPattern, InstanceTypeName, PluginName, ServiceName};
 use crate::time::Span;
+
+pub use cron::{CronKey, CronMethod, CronSpec, MissedPolicy, Overlap};
 
 /// One version of an application as its manifest describes it, defaults filled in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -117,6 +121,10 @@ pub struct InstanceTypeSpec {
     pub start_timeout: Span,
     /// How long a standalone process must survive (`standalone_wait`).
     pub standalone_wait: Span,
+    /// Kept in the order of the manifest; names are unique. Empty for a standalone type, which has
+    /// no port that could be asked.
+    #[serde(default)]
+    pub crons: Vec<CronSpec>,
 }
 
 /// Constraints of the default placement plugin.

@@ -100,6 +100,9 @@ pub const NAME_EXCERPT_CHARACTERS: usize = 80;
 /// The longest DNS label (RFC 1035, section 2.3.4).
 pub const LABEL_MAX_BYTES: usize = 63;
 
+/// The longest name of a cron: each is a key in the replicated state.
+pub const CRON_NAME_MAX_BYTES: usize = 256;
+
 /// The longest hostname in text form (RFC 1035, section 2.3.4).
 pub const HOSTNAME_MAX_BYTES: usize = 253;
 
@@ -185,6 +188,15 @@ checked_name!(
     "workspace stub",
     "one DNS label in lower case: letters, digits and inner hyphens, at most 63 characters",
     |text| is_label(text) && !text.bytes().any(|byte| byte.is_ascii_uppercase())
+);
+checked_name!(
+    /// The name of a web cron, unique in its instance type; often the path that it requests.
+    CronName,
+    "cron name",
+    "one line of at most 256 bytes that is not blank and has no control characters",
+    |text| !text.trim().is_empty()
+        && text.len() <= CRON_NAME_MAX_BYTES
+        && !text.chars().any(char::is_control)
 );
 checked_name!(
     /// The name under which an application knows a service.

@@ -26,5 +26,6 @@ pub mod launch;
 pub mod manifest;
 pub mod node;
 pub mod routing_table;
+pub mod secret;
 pub mod time;
 pub mod workspace;

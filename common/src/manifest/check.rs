@@ -235,16 +235,15 @@ impl Checker<'_> {
             return;
         }
         if let Err(reason) = (rule.check)(text) {
-            let reason = if reason.is_empty() {
-                String::new()
-            } else {
-                format!(": {reason}")
+            let expected = rule.expected;
+            let explained = match reason.as_str() {
+                "" => format!("; expected {expected}"),
+                question if question.ends_with('?') => {
+                    format!("; {question} (expected {expected})")
+                }
+                reason => format!(": {reason}; expected {expected}"),
             };
-            let message = format!(
-                "found {}{reason}; expected {}",
-                found(spot.node),
-                rule.expected
-            );
+            let message = format!("found {}{explained}", found(spot.node));
             self.faults.push(spot.node.place, &spot.path, message);
         }
     }

@@ -27,6 +27,8 @@ pub(super) mod default {
     pub(in super::super) const HEALTH_TIMEOUT: Span = Span::seconds(2);
     pub(in super::super) const UNHEALTHY_AFTER: u32 = 3;
     pub(in super::super) const RESTART_AFTER: u32 = 0;
+    pub(in super::super) const CRON_TIMEOUT: Span = Span::seconds(300);
+    pub(in super::super) const CRON_RETRIES: u32 = 0;
 }
 
 /// The document.
@@ -200,8 +202,7 @@ static INSTANCE: Table = Table {
             "crons",
             "Paths that are requested on schedule.",
             Shape::List(&CRONS),
-        )
-        .without_effect("crons are checked, and this release does not fire them yet"),
+        ),
     ],
 };
 

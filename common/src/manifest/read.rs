@@ -3,6 +3,7 @@
 //! It is called only when no fault was found. That something cannot be read all the same is a gap
 //! in the checks; it is reported at its place, never a panic.
 
+mod crons;
 mod runtime;
 
 use std::collections::BTreeMap;
@@ -71,6 +72,7 @@ fn instance_type(node: &Node, env: &BTreeMap<String, String>) -> Read<InstanceTy
     let parameters = launch.get("parameters");
     let mut merged = env.clone();
     merged.extend(variables(node)?);
+    let standalone = boolean(node, "standalone")?;
     Ok(InstanceTypeSpec {
         name: name(need(node, "name")?, InstanceTypeName::parse)?,
         quantity: whole(node, "quantity", default::QUANTITY)?,
@@ -81,7 +83,7 @@ fn instance_type(node: &Node, env: &BTreeMap<String, String>) -> Read<InstanceTy
             .and_then(|placement| placement.get("parameters"))
             .map_or_else(|| Ok(PlacementSpec::default()), placement)?,
         hostnames: hostnames(node)?,
-        standalone: boolean(node, "standalone")?,
+        standalone,
         exclusive: boolean(node, "exclusive")?,
         env: merged,
         health: node.get("health").map(health).transpose()?,
@@ -94,6 +96,11 @@ fn instance_type(node: &Node, env: &BTreeMap<String, String>) -> Read<InstanceTy
         standalone_wait: parameters.map_or(Ok(default::STANDALONE_WAIT), |parameters| {
             span(parameters, "standalone_wait", default::STANDALONE_WAIT)
         })?,
+        crons: if standalone {
+            Vec::new()
+        } else {
+            crons::crons(node)?
+        },
     })
 }
 

@@ -1,12 +1,14 @@
 //! The rules of single texts: names, hostnames, paths, lengths of time, sizes.
 
-use crate::cron::Schedule;
-use crate::id::{ApplicationName, HostPattern, InstanceTypeName, PluginName, ServiceName};
+use crate::cron::{Schedule, Zone};
+use crate::id::{
+    ApplicationName, CronName, HostPattern, InstanceTypeName, PluginName, ServiceName,
+};
 use crate::launch;
-use jiff::tz::TimeZoneDatabase;
 
 use super::limits::{LABEL_MAX_BYTES, TEXT_MAX_BYTES, URI_MAX_BYTES};
 use super::quantity;
+use super::suggest::nearest_zone;
 
 /// What a text must be.
 #[derive(Debug)]
@@ -131,7 +133,7 @@ pub(super) static RUNSPEC: Rule = Rule {
 /// A time zone.
 pub(super) static TIMEZONE: Rule = Rule {
     expected: "the IANA name of a time zone, such as UTC or Europe/Paris",
-    check: |text| because(is_timezone(text)),
+    check: timezone,
     pattern: None,
 };
 
@@ -160,7 +162,7 @@ pub(super) static CRON_NAME: Rule = Rule {
     expected: "a name of one line",
     check: |text| {
         fits(text, LABEL_MAX_BYTES)?;
-        because(!text.trim().is_empty() && !text.contains(['\n', '\t']))
+        because(CronName::parse(text).is_ok())
     },
     pattern: None,
 };
@@ -230,8 +232,13 @@ fn is_label(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-+._".contains(&byte))
 }
 
-fn is_timezone(text: &str) -> bool {
-    text.len() <= LABEL_MAX_BYTES && TimeZoneDatabase::bundled().get(text).is_ok()
+fn timezone(text: &str) -> Result<(), String> {
+    if Zone::parse(text).is_ok() {
+        return Ok(());
+    }
+    Err(nearest_zone(text)
+        .map(|meant| format!("did you mean `{meant}`?"))
+        .unwrap_or_default())
 }
 
 fn document_root(text: &str) -> Result<(), String> {

@@ -1,7 +1,12 @@
 //! "Did you mean": the allowed word that was probably meant.
 
+use crate::cron::Zone;
+
 /// Longer words are never compared: nobody misspells a key of this length.
 const COMPARED_MAX_BYTES: usize = 64;
+
+/// Letters that may be wrong in the longest words.
+const TOLERATED_MOST: usize = 3;
 
 /// Shorter words begin too many others.
 const STEM_LEAST_BYTES: usize = 4;
@@ -23,6 +28,30 @@ pub(super) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
+/// The time zone that `found` looks like a misspelling of, or that is named after this city.
+pub(super) fn nearest_zone(found: &str) -> Option<String> {
+    let wanted = found.trim().replace(' ', "_");
+    let names: Vec<String> = Zone::names().collect();
+    if wanted.contains('/') {
+        let near = |name: &&str| name.len().abs_diff(wanted.len()) <= TOLERATED_MOST;
+        return nearest(&wanted, names.iter().map(String::as_str).filter(near)).map(str::to_owned);
+    }
+    // Abbreviations such as PST are near to others that mean something else.
+    if wanted.len() < STEM_LEAST_BYTES {
+        return None;
+    }
+    let city = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
+    let cities = || names.iter().filter(|name| name.contains('/'));
+    let named = |wanted: &str| cities().find(|name| city(name).eq_ignore_ascii_case(wanted));
+    named(&wanted)
+        .or_else(|| {
+            let all: Vec<String> = cities().map(|name| city(name)).collect();
+            let near = |name: &&str| name.len().abs_diff(wanted.len()) <= TOLERATED_MOST;
+            nearest(&wanted, all.iter().map(String::as_str).filter(near)).and_then(named)
+        })
+        .cloned()
+}
+
 /// A word with a wrong ending is as near as one with a wrong letter.
 fn distance(wanted: &str, candidate: &str) -> usize {
     let candidate = normal(candidate);
@@ -39,7 +68,7 @@ fn normal(word: &str) -> String {
 
 /// One letter in a short word, one in three of a longer one, never more than three.
 fn tolerated(candidate: &str) -> usize {
-    candidate.len().div_ceil(3).clamp(1, 3)
+    candidate.len().div_ceil(3).clamp(1, TOLERATED_MOST)
 }
 
 #[cfg(test)]
@@ -58,5 +87,22 @@ mod tests {
         assert_eq!(nearest("quantity_of_instances", keys), Some("quantity"));
         assert_eq!(nearest("replicas", keys), None);
         assert_eq!(nearest(&"name".repeat(1000), keys), None);
+    }
+
+    #[test]
+    fn misspelt_zones_and_cities_are_recognised() {
+        for (found, expected) in [
+            ("Europe/Belin", Some("Europe/Berlin")),
+            ("Berlin", Some("Europe/Berlin")),
+            ("new york", Some("America/New_York")),
+            ("America/New York", Some("America/New_York")),
+            ("Amsterdm", Some("Europe/Amsterdam")),
+            ("PST", None),
+            ("Mars/Olympus", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest_zone(found).as_deref(), expected, "{found}");
+        }
+        assert_eq!(nearest_zone(&"a/".repeat(100)), None);
     }
 }

@@ -23,8 +23,7 @@ health:
   timeout: 2s
   unhealthy_after: 3
   restart_after: 30
-limits: {memory: 512M, cpu: 1.5, pids: 256}
-crons: [{runspec: '@daily', uri: /}]",
+limits: {memory: 512M, cpu: 1.5, pids: 256}",
     );
 
     let expected = [
@@ -34,7 +33,6 @@ crons: [{runspec: '@daily', uri: /}]",
         (13, "limits.memory"),
         (13, "limits.cpu"),
         (13, "limits.pids"),
-        (14, "crons"),
     ];
     assert_eq!(
         notices(&text),
