@@ -58,6 +58,11 @@ impl Backend {
         self.is_leaving.store(is_leaving, Ordering::SeqCst);
     }
 
+    /// True when the newest table does not name it any more.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed)
+    }
+
     fn end_one(&self) {
         // Both sides are sequentially consistent: either this sees that the backend leaves, or
         // the reporter, woken by the table that dropped it, sees the count without this request.

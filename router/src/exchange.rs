@@ -26,6 +26,9 @@ use crate::gather::Gathering;
 
 /// The head of a response is at most this long, and so is what is read ahead of a slow client.
 const BUFFER_MAX_BYTES: usize = 64 * 1024;
+/// How often a request that has no answer asks whether its backend is still believed in. Longer than
+/// the look that follows, and short beside a client's patience.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Why a request got no response.
 pub(crate) type SendFailure = hyper::client::conn::TrySendError<Request<RequestBody>>;
@@ -96,22 +99,26 @@ impl BackendConnection {
     /// Sends `request` and waits for the head of the response, at most for `limit` from `chosen` on.
     ///
     /// As long as `sent_bytes` grows, the body still moves towards the backend, and the time that
-    /// the backend has begins anew. `None` when it is over.
-    pub(crate) fn send<P: Fn() -> u64>(
+    /// the backend has begins anew. Meanwhile `doubts` is asked now and then.
+    pub(crate) fn send<P: Fn() -> u64, D: Fn() -> bool>(
         &mut self,
         request: Request<RequestBody>,
         chosen: std::time::Instant,
         limit: Duration,
         sent_bytes: P,
-    ) -> Sending<'_, impl Future<Output = Sent>, P> {
+        doubts: D,
+    ) -> Sending<'_, impl Future<Output = Sent>, P, D> {
+        let chosen = Instant::from(chosen);
         Sending {
             // Only `drive` makes the response come, so nothing needs to wake for it; without a
             // budget of its own it cannot return early and count on being woken.
             response: unconstrained(self.sender.try_send_request(request)),
             driver: &mut self.driver,
-            timer: tokio::time::sleep_until(Instant::from(chosen + limit)),
+            timer: tokio::time::sleep_until(chosen + limit.min(LOOK_INTERVAL)),
+            deadline: chosen + limit,
             limit,
             sent_bytes,
+            doubts,
             progress: 0,
         }
     }
@@ -160,26 +167,44 @@ impl Driver {
 }
 
 /// What came of a request that was sent.
-type Sent = Result<Response<Incoming>, SendFailure>;
+pub(crate) type Sent = Result<Response<Incoming>, SendFailure>;
+
+/// What a request that was sent has been waiting for.
+#[derive(Debug)]
+pub(crate) enum Waited {
+    /// The head of the response, or the end of the connection.
+    Sent(Sent),
+    /// The time that the backend has is over.
+    Over,
+    /// The backend is doubted; polled again, it waits on.
+    Doubted,
+}
 
 pin_project! {
     /// A request under way; by hand, because an `async fn` would keep it twice.
-    pub(crate) struct Sending<'connection, R, P> {
+    pub(crate) struct Sending<'connection, R, P, D> {
         #[pin]
         response: Unconstrained<R>,
         driver: &'connection mut Driver,
         #[pin]
         timer: Sleep,
+        deadline: Instant,
         limit: Duration,
         sent_bytes: P,
+        doubts: D,
         progress: u64,
     }
 }
 
-impl<R: Future<Output = Sent>, P: Fn() -> u64> Future for Sending<'_, R, P> {
-    type Output = Option<Sent>;
+impl<R, P, D> Future for Sending<'_, R, P, D>
+where
+    R: Future<Output = Sent>,
+    P: Fn() -> u64,
+    D: Fn() -> bool,
+{
+    type Output = Waited;
 
-    fn poll(self: Pin<&mut Self>, ctx: &mut Context<'_>) -> Poll<Option<Sent>> {
+    fn poll(self: Pin<&mut Self>, ctx: &mut Context<'_>) -> Poll<Waited> {
         let mut this = self.project();
         this.driver.drive(ctx);
         let polled = match this.driver {
@@ -189,15 +214,22 @@ impl<R: Future<Output = Sent>, P: Fn() -> u64> Future for Sending<'_, R, P> {
             Driver::Task => this.response.poll(ctx),
         };
         if let Poll::Ready(sent) = polled {
-            return Poll::Ready(Some(sent));
+            return Poll::Ready(Waited::Sent(sent));
         }
         while this.timer.as_mut().poll(ctx).is_ready() {
-            let bytes = (this.sent_bytes)();
-            if std::mem::replace(this.progress, bytes) == bytes {
-                return Poll::Ready(None);
+            let now = Instant::now();
+            if now >= *this.deadline {
+                let bytes = (this.sent_bytes)();
+                if std::mem::replace(this.progress, bytes) == bytes {
+                    return Poll::Ready(Waited::Over);
+                }
+                *this.deadline = now + *this.limit;
             }
-            let next = Instant::now() + *this.limit;
+            let next = (now + LOOK_INTERVAL).min(*this.deadline);
             this.timer.as_mut().reset(next);
+            if (this.doubts)() {
+                return Poll::Ready(Waited::Doubted);
+            }
         }
         Poll::Pending
     }

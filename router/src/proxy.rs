@@ -3,12 +3,15 @@
 //! A request is sent again only when that cannot do anything twice: nothing of it was sent, or, once,
 //! when its method is idempotent, it has no body and no response came. It is sent to another backend
 //! when there is one. A connection that was idle may have been closed by the backend at the same moment:
-//! that is tried again on a fresh connection; a `POST` only when hyper still holds it whole.
+//! that is tried again on a fresh connection; a `POST` only when hyper still holds it whole. A backend
+//! whose machine has vanished never closes anything: once it has left the table or refuses connections,
+//! a request that could be sent again is, as soon as nobody answers at its address.
 
 mod backends;
 mod tunnel;
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,7 +24,7 @@ use crate::answer::{self, Refusal};
 use crate::backend::Backend;
 use crate::body::{RequestBody, ResponseBody, Upload};
 use crate::client::Client;
-use crate::exchange::{BackendConnection, SendFailure};
+use crate::exchange::{BackendConnection, SendFailure, Sent, Waited};
 use crate::headers::{self, Origin};
 use crate::host::HostName;
 use crate::lent::ClientBody;
@@ -324,13 +327,7 @@ async fn attempt(
             }
         },
     };
-    let sent = {
-        let limit = worker.shared.limits.response;
-        let upload = outgoing.upload.clone();
-        let moves = move || upload.as_ref().map_or(0, |upload| upload.bytes.get());
-        connection.send(outgoing.take(), *at, limit, moves).await
-    };
-    match sent.ok_or(Attempt::Final(Refusal::BackendTimeout))? {
+    match send(worker, chosen, outgoing, &mut connection, failed).await? {
         Ok(response) => {
             record.answered(response.status(), at.elapsed());
             Ok(Answer {
@@ -347,6 +344,50 @@ async fn attempt(
             }
             Err(judge(outgoing, failure, failed))
         }
+    }
+}
+
+/// Sends a request and waits for the head of its response, as long as somebody may be there.
+async fn send(
+    worker: &Rc<Worker>,
+    Chosen { backend, at }: &Chosen,
+    outgoing: &mut Outgoing,
+    connection: &mut BackendConnection,
+    failed: &mut Failed,
+) -> Result<Sent, Attempt> {
+    let limit = worker.shared.limits.response;
+    let upload = outgoing.upload.clone();
+    let moves = move || upload.as_ref().map_or(0, |upload| upload.bytes.get());
+    let is_replayable = outgoing.is_replayable;
+    let doubts = || is_replayable && (backend.is_leaving() || worker.pool.is_ejected(backend));
+    let mut sending = pin!(connection.send(outgoing.take(), *at, limit, moves, doubts));
+    let mut waited = sending.as_mut().await;
+    loop {
+        waited = match waited {
+            Waited::Sent(sent) => return Ok(sent),
+            Waited::Over => return Err(Attempt::Final(Refusal::BackendTimeout)),
+            // Boxed, like every rare wait: each connection keeps room for this future.
+            Waited::Doubted => tokio::select! {
+                biased;
+                waited = sending.as_mut() => waited,
+                has_vanished = Box::pin(backends::has_vanished(backend)) => {
+                    if has_vanished {
+                        return Err(give_up(backend, failed));
+                    }
+                    sending.as_mut().await
+                }
+            },
+        };
+    }
+}
+
+/// A request that may be sent twice leaves a backend that is not there any more.
+fn give_up(backend: &Backend, failed: &mut Failed) -> Attempt {
+    tracing::debug!(instance = backend.instance.0, address = %backend.address, "a backend has vanished under a request");
+    failed.exclude(backend);
+    match std::mem::replace(&mut failed.was_sent, true) {
+        false => Attempt::Again(Refusal::BackendTimeout),
+        true => Attempt::Final(Refusal::BackendTimeout),
     }
 }
 

@@ -27,6 +27,8 @@ use crate::worker::Worker;
 const PROBE_FIRST: Duration = Duration::from_millis(50);
 /// The longest wait between probes: a backend that is back is used this soon.
 const PROBE_MAX: Duration = Duration::from_secs(2);
+/// A machine that is there answers within this, however busy its applications are: its kernel does.
+const VANISHED_AFTER: Duration = Duration::from_millis(1_500);
 /// Requests that one worker holds at a time; each keeps a connection and its head.
 const HELD_MAX: u64 = 1_024;
 
@@ -179,6 +181,20 @@ pub(super) async fn connect(
         Purpose::Upgrade => BackendConnection::over_for_upgrade(stream).await,
     };
     opened.map_err(|_| Refusal::BackendClosed)
+}
+
+/// True when nothing at all answers at a backend's address. One that only refuses connections is
+/// there: what it has begun may still be answered, and if not, its kernel closes the connection.
+pub(super) async fn has_vanished(backend: &Backend) -> bool {
+    use rustix::io::Errno;
+    let gone = [Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::NETUNREACH];
+    match timeout(VANISHED_AFTER, TcpStream::connect(backend.address)).await {
+        Ok(Ok(_stream)) => false,
+        Ok(Err(error)) => gone
+            .iter()
+            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())),
+        Err(_elapsed) => true,
+    }
 }
 
 /// True when the failure says something of this process or machine, not of the backend.

@@ -25,4 +25,6 @@ mod smuggling;
 #[cfg(test)]
 mod tables;
 #[cfg(test)]
+mod vanished;
+#[cfg(test)]
 mod websocket;
