@@ -65,6 +65,12 @@ impl Replica {
         self.reading().clone()
     }
 
+    /// The newest time that was applied.
+    #[cfg(test)]
+    pub(crate) fn newest_time(&self) -> Timestamp {
+        self.reading().now
+    }
+
     /// Wakes whenever a command has changed the state.
     pub(crate) fn changes(&self) -> watch::Receiver<Generation> {
         self.changed.subscribe()
@@ -149,7 +155,15 @@ impl Replica {
 pub(crate) fn has_changed(outcome: &Result<Outcome, Rejection>, actions: usize) -> bool {
     match outcome {
         Ok(Outcome::Acted { rejected }) => rejected.len() < actions,
-        Ok(Outcome::Done | Outcome::Workspace(_) | Outcome::Node(_) | Outcome::Job { .. }) => true,
+        Ok(
+            Outcome::Done
+            | Outcome::Workspace(_)
+            | Outcome::Node(_)
+            | Outcome::Job { .. }
+            | Outcome::CronsDecided { .. }
+            | Outcome::CronRun(_)
+            | Outcome::CronRunsReported { .. },
+        ) => true,
         Err(_) => false,
     }
 }

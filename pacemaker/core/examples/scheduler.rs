@@ -150,6 +150,7 @@ impl Bench {
                 manifest: String::new(),
                 source: package.digest.clone(),
                 promote: true,
+                cron_key: None,
             });
         }
     }
@@ -391,6 +392,7 @@ fn version(number: u64, quantity: u32) -> VersionSpec {
             stop: StopSpec::default(),
             start_timeout: Span::seconds(20),
             standalone_wait: Span::seconds(5),
+            crons: Vec::new(),
         }],
         services: Vec::new(),
     }

@@ -6,6 +6,7 @@
 
 mod applications;
 mod builds;
+mod crons;
 mod instances;
 mod jobs;
 mod joins;
@@ -88,12 +89,14 @@ impl State {
                 manifest,
                 source,
                 promote,
+                cron_key,
             } => transition.deploy(&applications::Deployment {
                 workspace,
                 spec,
                 manifest,
                 source,
                 promote: *promote,
+                cron_key: cron_key.as_ref(),
             }),
             Command::StartVersion(target) => transition.start_version(*target),
             Command::StopVersion(target) => transition.stop_version(*target),
@@ -109,6 +112,24 @@ impl State {
                 computed_at: _,
                 actions,
             } => Ok(transition.act(actions)),
+            Command::DecideCrons {
+                runner,
+                at,
+                decisions,
+            } => transition.decide_crons(crons::Deciding {
+                runner: *runner,
+                at: *at,
+                decisions,
+            }),
+            Command::ReportCronRuns { reports } => transition.report_cron_runs(reports),
+            Command::StartCronRun { application, cron } => {
+                transition.start_cron_run(*application, cron)
+            }
+            Command::SuspendCron { application, cron } => {
+                transition.suspend_cron(*application, cron)
+            }
+            Command::ResumeCron { application, cron } => transition.resume_cron(*application, cron),
+            Command::AbandonCronRuns { runner } => Ok(transition.abandon_cron_runs(*runner)),
             Command::Once { .. } => Err(reject(
                 RejectionCode::Invalid,
                 "a command carries one idempotency key, not two",
@@ -260,8 +281,14 @@ pub(crate) fn stale(message: impl Into<String>) -> Rejection {
 }
 
 /// Names a command by its content, so that a key is not used for two.
+///
+/// A deployment that is repeated comes with another random key for its crons, and is the same.
 fn fingerprint(command: &Command) -> Result<Digest, Rejection> {
-    let bytes = serde_json::to_vec(command).map_err(|error| {
+    let mut command = command.clone();
+    if let Command::Deploy { cron_key, .. } = &mut command {
+        *cron_key = None;
+    }
+    let bytes = serde_json::to_vec(&command).map_err(|error| {
         reject(
             RejectionCode::Invalid,
             format!("the request cannot be written as JSON ({error})"),

@@ -1,19 +1,23 @@
 //! Everything that can change the state, and what comes of it.
 
+mod crons;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::application::VersionSpec;
+use common::application::{CronKey, VersionSpec};
 use common::assignment::PackageReference;
 use common::digest::Digest;
 use common::id::{
-    ApplicationId, Generation, InstanceTypeName, JobId, NodeId, VersionNumber, WorkspaceId,
+    ApplicationId, Generation, InstanceTypeName, JobId, NodeId, RunId, VersionNumber, WorkspaceId,
     WorkspaceStub,
 };
 use common::node::{NodeDescription, Role};
+use common::secret::Secret;
 use common::time::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::crons::{CronDecision, CronReport, CronResult, SkipReason};
 use crate::action::Action;
 
 /// A change that is asked for; it has its effect when it has been committed and applied.
@@ -114,6 +118,10 @@ pub enum Command {
         source: Digest,
         /// False: stop after `Healthy`.
         promote: bool,
+        /// 32 random bytes in hexadecimal, with which requests of the application's crons are
+        /// signed; an application keeps its first.
+        #[serde(default)]
+        cron_key: Option<Secret>,
     },
     /// A user starts a version beside the current one.
     StartVersion(VersionTarget),
@@ -146,6 +154,47 @@ pub enum Command {
         computed_at: Generation,
         /// In order.
         actions: Vec<Action>,
+    },
+    /// The leader decides about slots and runs of crons. Each decision is checked again; a stale one
+    /// does nothing.
+    DecideCrons {
+        /// The leader: it sends the requests of what is granted.
+        runner: NodeId,
+        /// The leader's wall clock.
+        at: Timestamp,
+        /// In order, at most [`CRON_DECISIONS_MAX`](crate::state::limits::CRON_DECISIONS_MAX).
+        decisions: Vec<CronDecision>,
+    },
+    /// What became of requests of crons, told by whoever made them, leader or not.
+    ReportCronRuns {
+        /// At most [`CRON_REPORTS_MAX`](crate::state::limits::CRON_REPORTS_MAX).
+        reports: Vec<CronReport>,
+    },
+    /// A user runs a cron now.
+    StartCronRun {
+        /// Whose.
+        application: ApplicationId,
+        /// Which; of the current version.
+        cron: CronKey,
+    },
+    /// A user takes a cron's slots away.
+    SuspendCron {
+        /// Whose.
+        application: ApplicationId,
+        /// Which.
+        cron: CronKey,
+    },
+    /// A user gives a cron its slots back, from the next on.
+    ResumeCron {
+        /// Whose.
+        application: ApplicationId,
+        /// Which.
+        cron: CronKey,
+    },
+    /// A pacemaker has started again: of the requests that it was making, nobody knows.
+    AbandonCronRuns {
+        /// Which.
+        runner: NodeId,
     },
     /// A command with the key under which a client may repeat it (`Idempotency-Key`).
     Once {
@@ -242,6 +291,19 @@ pub enum Outcome {
         /// About which version.
         version: VersionNumber,
     },
+    /// Decisions about crons have been taken.
+    CronsDecided {
+        /// By their position: the run whose next attempt begins with a `Fire` or a `Claim`. None for
+        /// every other decision, and for one that was stale: nothing is to be sent.
+        runs: Vec<Option<RunId>>,
+    },
+    /// A run of a cron waits for the leader.
+    CronRun(RunId),
+    /// Reports of crons have been taken.
+    CronRunsReported {
+        /// Runs of which one was stale: the attempt was reported before, or is not the present one.
+        stale: Vec<RunId>,
+    },
     /// The plan has been carried out, but for these.
     Acted {
         /// Position in the list of actions, and why it was skipped.
@@ -285,6 +347,8 @@ pub enum RejectionCode {
     NodeNotFound,
     /// No such job.
     JobNotFound,
+    /// No such cron in the current version.
+    CronNotFound,
     /// The package is not in the store.
     PackageNotFound,
     /// Another job of this application is under way, or a node still has instances.

@@ -40,6 +40,7 @@ impl State {
                 lines.extend(self.version_lines(application, version, sightings));
             }
         }
+        lines.extend(self.crons_in_words(application));
         lines.extend(self.advice(application));
         Some(Explanation {
             subject: format!(

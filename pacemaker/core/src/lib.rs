@@ -22,6 +22,7 @@ mod apply;
 mod assignment;
 mod claims;
 pub mod command;
+pub mod crons;
 mod desire;
 mod explain;
 pub mod membership;

@@ -5,6 +5,7 @@
 //! [`State::apply`]. All maps are ordered, so that two replicas that applied the
 //! same log are equal byte for byte.
 
+pub mod crons;
 pub mod invariants;
 pub mod limits;
 pub mod records;
@@ -14,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::assignment::PackageReference;
 use common::digest::Digest;
 use common::id::{
-    ApplicationId, ApplicationName, Generation, InstanceId, JobId, NodeId, WorkspaceId,
+    ApplicationId, ApplicationName, Generation, InstanceId, JobId, NodeId, RunId, WorkspaceId,
     WorkspaceStub,
 };
 use common::job::Job;
@@ -25,6 +26,7 @@ use common::workspace::Workspace;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{ClusterSettings, TokenRole};
+use crate::state::crons::{CronIndex, CronRun};
 use crate::state::records::{
     Application, Cluster, Counters, Instance, JobRecord, JoinGrant, NodeBrief, NodeRecord,
     OnceRecord, PackageRecord,
@@ -116,6 +118,12 @@ pub struct State {
     /// Nodes likewise.
     #[serde(default)]
     pub(crate) changed_nodes: BTreeSet<(Generation, NodeId)>,
+    /// Runs of crons by number.
+    #[serde(default)]
+    pub(crate) cron_runs: BTreeMap<RunId, CronRun>,
+    /// What finds those that are due.
+    #[serde(default)]
+    pub(crate) cron_index: CronIndex,
     /// What came of commands that carried a key.
     pub(crate) once: BTreeMap<String, OnceRecord>,
     /// The keys in the order in which they came, by log index.

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use common::application::CronKey;
 use common::id::{ApplicationId, Generation, InstanceId, JobId, NodeId, VersionNumber};
 use common::instance::{InstanceGoal, InstanceState};
 use common::job::Job;
@@ -13,6 +14,7 @@ use common::time::Timestamp;
 
 use crate::command::ApplyContext;
 use crate::state::State;
+use crate::state::crons::CronRecord;
 use crate::state::records::{
     Application, Exposure, Instance, JobRecord, NodeBrief, NodeRecord, Version,
 };
@@ -125,6 +127,21 @@ impl<'a> Transition<'a> {
         version: VersionNumber,
     ) -> Option<&mut Version> {
         self.application(application)?.versions.get_mut(&version)
+    }
+
+    /// A cron. What becomes of its runs touches nothing else: neither routes nor the planner of
+    /// instances look at an application because a cron of it has run.
+    pub(crate) fn cron(&mut self, id: ApplicationId, cron: &CronKey) -> Option<&mut CronRecord> {
+        self.state.applications.get_mut(&id)?.crons.get_mut(cron)
+    }
+
+    /// Which crons of an application are fired, or from when on, may be different.
+    pub(crate) fn touch_crons(&mut self, id: ApplicationId) {
+        let index = self.index();
+        self.applications.insert(id);
+        if let Some(application) = self.state.applications.get_mut(&id) {
+            application.crons_changed = index;
+        }
     }
 
     /// An instance; its node's assignment and its application's routes may change.

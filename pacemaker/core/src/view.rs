@@ -69,7 +69,7 @@ impl State {
             urls: current
                 .map(|version| self.urls(application, version, router_port))
                 .unwrap_or_default(),
-            failing_crons: Vec::new(),
+            failing_crons: self.failing_crons_of(application),
         })
     }
 

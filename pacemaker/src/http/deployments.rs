@@ -40,6 +40,7 @@ pub(crate) async fn create(
         manifest: body.manifest,
         source: body.source,
         promote: body.promote,
+        cron_key: None,
     });
     let started = job_started(&api.propose(command).await?, checked.notices)?;
     Ok((StatusCode::ACCEPTED, axum::Json(started)).into_response())

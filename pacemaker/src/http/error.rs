@@ -217,6 +217,7 @@ fn describe(code: RejectionCode) -> (StatusCode, &'static str) {
         RejectionCode::InstanceNotFound => (NOT_FOUND, "There is no such instance."),
         RejectionCode::NodeNotFound => (NOT_FOUND, "There is no such node."),
         RejectionCode::JobNotFound => (NOT_FOUND, "There is no such job."),
+        RejectionCode::CronNotFound => (NOT_FOUND, "There is no such cron."),
         RejectionCode::PackageNotFound => (WRONG, "The package is not in the store."),
         RejectionCode::Busy => (CONFLICT, "Something else must end first."),
         RejectionCode::HostnameTaken => (CONFLICT, "Another application has the hostname."),

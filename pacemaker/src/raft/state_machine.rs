@@ -117,6 +117,12 @@ fn actions_of(command: &Command) -> usize {
         | Command::Rollback { .. }
         | Command::Scale { .. }
         | Command::AbortJob { .. }
+        | Command::DecideCrons { .. }
+        | Command::ReportCronRuns { .. }
+        | Command::StartCronRun { .. }
+        | Command::SuspendCron { .. }
+        | Command::ResumeCron { .. }
+        | Command::AbandonCronRuns { .. }
         | Command::Once { .. } => 0,
     }
 }

@@ -18,10 +18,11 @@ use common::id::{
 };
 use common::job::{JobKind, StepName};
 use common::manifest::MANIFEST_MAX_BYTES;
+use common::secret::Secret;
 
 use self::checks::{
-    check_idle, check_not_current, check_prepared, check_quantity, check_spec, has_room,
-    instances_of, version_state, wanted_instances,
+    check_cron_key, check_idle, check_not_current, check_prepared, check_quantity, check_spec,
+    crons_of, has_room, instances_of, version_state, wanted_instances,
 };
 use crate::apply::{jobs, reject};
 use crate::claims::check_claims;
@@ -38,6 +39,7 @@ pub(super) struct Deployment<'a> {
     pub(super) manifest: &'a str,
     pub(super) source: &'a Digest,
     pub(super) promote: bool,
+    pub(super) cron_key: Option<&'a Secret>,
 }
 
 impl Transition<'_> {
@@ -69,6 +71,7 @@ impl Transition<'_> {
             ));
         }
         check_spec(wish.spec)?;
+        check_cron_key(wish.cron_key)?;
         check_offered(self.state, wish.spec)?;
         let existing = self
             .state
@@ -91,6 +94,7 @@ impl Transition<'_> {
             ));
         }
         self.check_instances(instances_of(wish.spec))?;
+        self.check_crons(existing, crons_of(wish.spec))?;
         let draft = self.draft(existing, workspace, wish, source);
         let claimed = check_claims(self.state, &draft.0, &draft.1)?;
         Ok(self.begin_deployment(draft, claimed, wish.promote))
@@ -118,7 +122,14 @@ impl Transition<'_> {
             switch: None,
             warm: None,
             changed: Generation(0),
+            crons: BTreeMap::new(),
+            crons_version: None,
+            crons_changed: Generation(0),
+            cron_key: None,
         });
+        if application.cron_key.is_none() {
+            application.cron_key = wish.cron_key.cloned();
+        }
         application.last_version = application.last_version.saturating_add(1);
         let package = wish.spec.prepare.is_none().then(|| source.clone());
         let version = Version {
@@ -362,7 +373,7 @@ impl Transition<'_> {
         Ok(())
     }
 
-    fn find_application(&self, id: ApplicationId) -> Result<&Application, Rejection> {
+    pub(super) fn find_application(&self, id: ApplicationId) -> Result<&Application, Rejection> {
         self.state.applications.get(&id).ok_or_else(|| {
             reject(
                 RejectionCode::ApplicationNotFound,

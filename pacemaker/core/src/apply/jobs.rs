@@ -313,7 +313,7 @@ pub(crate) fn bounded(failure: &Failure) -> Failure {
 }
 
 /// The longest beginning of a text that has at most so many bytes.
-fn head(text: &str, bytes: usize) -> String {
+pub(super) fn head(text: &str, bytes: usize) -> String {
     let end = (0..=bytes.min(text.len()))
         .rev()
         .find(|end| text.is_char_boundary(*end))

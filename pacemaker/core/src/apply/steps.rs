@@ -244,6 +244,7 @@ impl Transition<'_> {
                 application.warm = None;
             }
         }
+        self.adopt_crons(id);
     }
 
     /// Requests are held only until the owner's exclusive types run, or show that they will not.

@@ -53,3 +53,51 @@ pub const BUILD_TIMEOUT: Span = Span::seconds(30 * 60);
 /// Actions in one tick: one log entry stays far below a megabyte, and a large cluster's
 /// first observations are spread over several.
 pub const ACTIONS_PER_TICK_MAX: usize = 256;
+/// Web crons of one version, over all its instance types: ten times what any real one has.
+pub const CRONS_PER_VERSION_MAX: usize = 1_000;
+/// Web crons of one application, those included that only older versions have: their history and
+/// whether they are suspended is kept while such a version is.
+pub const CRONS_PER_APPLICATION_MAX: usize = 2_000;
+/// Web crons of a cell: as many as may be due in the same second.
+pub const CRONS_MAX: usize = 100_000;
+/// Runs kept per cron: what a person scrolls through; of an hourly one, two days.
+pub const CRON_RUNS_KEPT: usize = 50;
+/// Runs kept in all, some 300 bytes each; where there are more crons than these give 50 each, each
+/// keeps its share.
+pub const CRON_RUNS_MAX: usize = 100_000;
+/// Runs that wait, back off or are under way, in all: half of what is kept, so that there is always
+/// one that has ended to make room for a new one.
+pub const CRON_LIVE_MAX: u64 = 50_000;
+/// The same of one cron that may overlap itself: as many as an application may have under way.
+pub const CRON_LIVE_PER_CRON: usize = 64;
+/// Requests under way for one application: no cron may take all of its instances' time, nor all of
+/// a pacemaker's sockets from others.
+pub const CRON_RUNNING_PER_APPLICATION: u64 = 64;
+/// Requests under way in all: a fifth of the files that a process may commonly open.
+pub const CRON_RUNNING_MAX: u64 = 4_096;
+/// Decisions in one command: an entry of the log stays far below a megabyte, and what is due in the
+/// same moment is committed in several, between which others have their turn.
+pub const CRON_DECISIONS_MAX: usize = 512;
+/// Reports in one command, for the same reason.
+pub const CRON_REPORTS_MAX: usize = 512;
+/// How late a slot is still run as if it were on time: an election and a pause together, and no
+/// slot of the same cron lies so near.
+pub const CRON_GRACE: Span = Span::seconds(30);
+/// How long after its timeout an attempt that nobody has reported counts as lost: the report of the
+/// timeout itself has been committed by then.
+pub const CRON_LOST_AFTER: Span = Span::seconds(5);
+/// How far wall clocks of pacemakers may be apart, or be corrected, before what one of them stamped
+/// is not believed by another: far more than time synchronisation leaves, less than two slots.
+pub const CRON_CLOCK_SLACK: Span = Span::seconds(60);
+/// Slots that are counted one by one when they were missed; a count that says so many says "at
+/// least". A per-minute cron reaches it after 16 hours.
+pub const CRON_MISSED_COUNTED: u64 = 1_000;
+/// Spans of fired slots that are kept of a cron: one, and two more for each time that the wall clock
+/// was set forward and back again.
+pub const CRON_FIRED_SPANS: usize = 8;
+/// The first retry's delay; it doubles with each.
+pub const CRON_BACKOFF_FIRST: Span = Span::seconds(1);
+/// The longest delay before a retry.
+pub const CRON_BACKOFF_MAX: Span = Span::seconds(60);
+/// The hexadecimal digits of an application's key for signatures: 32 bytes.
+pub const CRON_KEY_DIGITS: usize = 64;

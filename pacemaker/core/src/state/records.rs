@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use common::api::VersionState;
-use common::application::{InstanceTypeSpec, VersionSpec};
+use common::application::{CronKey, InstanceTypeSpec, VersionSpec};
 use common::assignment::{InstanceReport, PackageReference};
 use common::digest::Digest;
 use common::id::{
@@ -14,10 +14,12 @@ use common::id::{
 use common::instance::{Failure, InstanceGoal, InstanceState};
 use common::job::{Job, JobState, StepName};
 use common::node::{Node, NodeState, Role};
+use common::secret::Secret;
 use common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{ClusterSettings, Outcome, TokenRole};
+use crate::state::crons::CronRecord;
 
 /// What the cluster is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +63,9 @@ pub struct Counters {
     pub instance: u64,
     /// Of jobs.
     pub job: u64,
+    /// Of runs of crons.
+    #[serde(default)]
+    pub cron_run: u64,
 }
 
 /// A node and what follows from its place in the cluster.
@@ -171,6 +176,18 @@ pub struct Application {
     /// The last entry of the log that touched it or one of its instances.
     #[serde(default)]
     pub changed: Generation,
+    /// Its crons; they outlive the versions that have them, as long as one is kept.
+    #[serde(default)]
+    pub crons: BTreeMap<CronKey, CronRecord>,
+    /// The version whose crons are fired: the one that was current last.
+    #[serde(default)]
+    pub crons_version: Option<VersionNumber>,
+    /// The last entry of the log that changed which crons are fired, not what became of their runs.
+    #[serde(default)]
+    pub crons_changed: Generation,
+    /// What requests of its crons are signed with.
+    #[serde(default)]
+    pub cron_key: Option<Secret>,
 }
 
 /// A switchover from one version to another (design, section 3).

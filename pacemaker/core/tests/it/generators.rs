@@ -51,6 +51,7 @@ pub(crate) fn instance_type(name: &str, quantity: u32) -> InstanceTypeSpec {
         },
         start_timeout: Span::seconds(20),
         standalone_wait: Span::seconds(5),
+        crons: Vec::new(),
     }
 }
 

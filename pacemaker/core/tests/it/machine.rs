@@ -370,6 +370,7 @@ fn deployment(application: u8, quantity: u32, shape: Shape, promote: bool) -> Co
         manifest: "manifest".to_owned(),
         source: package("source").digest,
         promote,
+        cron_key: None,
     }
 }
 

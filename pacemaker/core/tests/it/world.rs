@@ -184,6 +184,7 @@ impl World {
             manifest: String::new(),
             source,
             promote,
+            cron_key: None,
         })?;
         let Outcome::Job {
             job,

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use common::application::VersionSpec;
 use common::id::InstanceTypeName;
+use common::secret::Secret;
 
 use crate::apply::{jobs, reject};
 use crate::command::{Rejection, RejectionCode};
 use crate::state::limits::{
-    HOSTNAMES_PER_VERSION_MAX, INSTANCE_TYPES_MAX, INSTANCES_PER_TYPE_MAX,
-    VERSIONS_PER_APPLICATION_MAX,
+    CRON_KEY_DIGITS, CRONS_PER_VERSION_MAX, HOSTNAMES_PER_VERSION_MAX, INSTANCE_TYPES_MAX,
+    INSTANCES_PER_TYPE_MAX, VERSIONS_PER_APPLICATION_MAX,
 };
 use crate::state::records::{Application, Version};
 
@@ -85,6 +86,13 @@ pub(super) fn check_spec(spec: &VersionSpec) -> Result<(), Rejection> {
             format!("a version has at most {HOSTNAMES_PER_VERSION_MAX} hostnames, not {hostnames}"),
         ));
     }
+    let crons = crons_of(spec);
+    if crons > CRONS_PER_VERSION_MAX {
+        return Err(reject(
+            RejectionCode::LimitExceeded,
+            format!("a version has at most {CRONS_PER_VERSION_MAX} crons, not {crons}"),
+        ));
+    }
     let mut names = BTreeSet::new();
     for instance_type in &spec.instance_types {
         if !names.insert(instance_type.name.as_str().to_ascii_lowercase()) {
@@ -108,6 +116,28 @@ pub(super) fn check_quantity(name: &InstanceTypeName, quantity: u32) -> Result<(
         ));
     }
     Ok(())
+}
+
+/// Short of a key, requests of crons are not signed; a wrong one would be found out by nobody.
+pub(super) fn check_cron_key(key: Option<&Secret>) -> Result<(), Rejection> {
+    let is_sound = |key: &Secret| {
+        let digits = key.reveal();
+        digits.len() == CRON_KEY_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    };
+    if key.is_none_or(is_sound) {
+        return Ok(());
+    }
+    Err(reject(
+        RejectionCode::Invalid,
+        format!("a key for signatures of crons has {CRON_KEY_DIGITS} hexadecimal digits"),
+    ))
+}
+
+pub(super) fn crons_of(spec: &VersionSpec) -> usize {
+    spec.instance_types
+        .iter()
+        .map(|instance_type| instance_type.crons.len())
+        .fold(0, usize::saturating_add)
 }
 
 pub(super) fn instances_of(spec: &VersionSpec) -> u32 {

@@ -204,6 +204,7 @@ fn repeated_request_with_the_same_key_has_one_effect() {
             manifest: String::new(),
             source: source.clone(),
             promote: true,
+            cron_key: None,
         }),
     };
 

@@ -71,5 +71,6 @@ fn deployment(source: &Digest) -> Command {
         manifest: String::new(),
         source: source.clone(),
         promote: true,
+        cron_key: None,
     }
 }
