@@ -15,6 +15,10 @@ use crate::id::{
 use crate::instance::{Failure, InstanceGoal, InstanceState};
 use crate::time::Span;
 
+/// How long an exclusive instance that is cut off still has when its lease is over, whatever its
+/// manifest says: a heart and its shims stop it in this, and pacemakers wait for it.
+pub const FENCE_GRACE: Span = Span::seconds(1);
+
 /// What a node should run: the whole truth, every time.
 ///
 /// An instance that the heart has and the assignment lacks is stopped and removed; a build likewise.

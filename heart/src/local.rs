@@ -287,6 +287,4 @@ fn earliest(one: Option<Moment>, other: Option<Moment>, now: Moment) -> Option<M
 pub const KILL_MARGIN: Span = Span::seconds(15);
 const _: () = assert!(KILL_MARGIN.duration().as_secs() > VANISH_LIMIT.as_secs());
 
-/// How long a process that is fenced off has, whatever its manifest says: another node may start
-/// its successor soon.
-pub const FENCE_GRACE: Span = Span::seconds(1);
+pub use common::assignment::FENCE_GRACE;

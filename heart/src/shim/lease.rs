@@ -11,9 +11,9 @@
 //! **Invariant:** the application is gone before a pacemaker starts another. A lease ends one TTL
 //! after the last acknowledged report was *sent*; then come the stop signal, a grace of at most
 //! [`FENCE_GRACE`](crate::local::FENCE_GRACE) and SIGKILL. The pacemaker calls the node down one TTL
-//! after that report *arrived* at the earliest, and then waits for another TTL and the whole grace of
-//! the manifest: a TTL (at least a second) lies between. Both count by clocks that no one sets, which
-//! drift apart by a few milliseconds in that time.
+//! after that report *arrived* at the earliest, and then waits for another TTL and the same grace:
+//! a TTL (at least a second) lies between. The shim counts by a clock that no one sets, and so does a
+//! leader: when its wall clock is set it counts all of it again.
 //!
 //! Never synced: after a power cut nothing runs, and a record of another boot is no lease.
 

@@ -6,6 +6,7 @@
 mod crew;
 
 use common::application::InstanceTypeSpec;
+use common::assignment::FENCE_GRACE;
 use common::id::{InstanceId, NodeId};
 use common::instance::{InstanceGoal, InstanceState};
 use common::time::{Span, Timestamp};
@@ -111,10 +112,17 @@ impl State {
 
     /// Until when a lost instance of an exclusive type may have a process; none when it has none.
     ///
-    /// A heart that is cut off stops its exclusive instances after the TTL, by its own clock; the
-    /// grace of the stop comes on top. It may have been in contact until the wish changed, though no
-    /// report of that came: so the wait begins when both the silence and the wish have.
-    pub(crate) fn may_still_run_until(&self, instance: &Instance) -> Option<Timestamp> {
+    /// A lease ends one TTL after the last report that was acknowledged, by the node's own clock, and
+    /// what holds it is killed at most [`FENCE_GRACE`] later, by its shim, with or without a heart. No
+    /// report is acknowledged after the silence, the wish to stop it, and the beginning of the present
+    /// leader's counting (`counted_from`), so the wait begins with the last of these. The silence
+    /// itself took a TTL already: that much lies between the end of one and the start of the next, for
+    /// clocks that do not agree and a kernel that kills slowly.
+    pub(crate) fn may_still_run_until(
+        &self,
+        instance: &Instance,
+        counted_from: Timestamp,
+    ) -> Option<Timestamp> {
         if instance.quiet || instance.seen.state != InstanceState::Lost {
             return None;
         }
@@ -125,9 +133,9 @@ impl State {
             .get(&instance.version)?
             .instance_type(&instance.instance_type)?;
         let ttl = self.settings().node_ttl;
-        let wait = Span(ttl.0.saturating_add(spec.stop.grace.0));
-        spec.exclusive
-            .then(|| instance.since.max(instance.goal_at).after(wait))
+        let wait = Span(ttl.0.saturating_add(spec.stop.grace.min(FENCE_GRACE).0));
+        let begins = instance.since.max(instance.goal_at).max(counted_from);
+        spec.exclusive.then(|| begins.after(wait))
     }
 
     /// True when no instance of the same exclusive type can have a process that is not wanted:

@@ -45,7 +45,7 @@ pub fn plan(state: &State, sightings: &Sightings, now: Timestamp) -> Vec<Action>
 pub fn next_deadline(state: &State, sightings: &Sightings, now: Timestamp) -> Option<Timestamp> {
     let applications = state.applications.values();
     liveness::deadlines(state, sightings)
-        .chain(applications.flat_map(|application| deadlines_of(state, application)))
+        .chain(applications.flat_map(|one| deadlines_of(state, one, sightings.elected)))
         .filter(|deadline| *deadline > now)
         .min()
 }
@@ -226,7 +226,7 @@ impl Planner {
         let deadline = if is_at_rest {
             application.warm.map(|warm| warm.until)
         } else {
-            deadlines_of(state, application)
+            deadlines_of(state, application, self.elected)
                 .filter(|deadline| *deadline > now)
                 .min()
         };
@@ -272,8 +272,13 @@ impl Alarms {
 }
 
 /// When something about an application is due though nothing happens.
-fn deadlines_of(state: &State, application: &Application) -> impl Iterator<Item = Timestamp> {
-    rollout::deadlines(state, application).chain(placement::deadlines(state, application))
+fn deadlines_of(
+    state: &State,
+    application: &Application,
+    elected: Timestamp,
+) -> impl Iterator<Item = Timestamp> {
+    let of_placement = placement::deadlines(state, application, elected);
+    rollout::deadlines(state, application).chain(of_placement)
 }
 
 /// The plan while it is made.

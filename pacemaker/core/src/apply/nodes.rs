@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use common::id::{ApplicationId, InstanceId, NodeId};
 use common::instance::InstanceState;
 use common::node::{Node, NodeDescription, NodeState, Role};
+use common::time::Timestamp;
 
 use crate::apply::workspaces::{check_tags, check_text};
 use crate::apply::{reject, stale};
@@ -168,7 +169,7 @@ impl Transition<'_> {
             ));
         }
         if let Some(until) = instances()
-            .filter_map(|instance| self.state.may_still_run_until(instance))
+            .filter_map(|instance| self.state.may_still_run_until(instance, Timestamp(0)))
             .filter(|until| *until > self.now())
             .max()
         {

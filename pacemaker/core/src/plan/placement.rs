@@ -43,6 +43,7 @@ fn is_building(wishes: &Wishes<'_>, application: &Application) -> bool {
 pub(super) fn deadlines(
     state: &State,
     application: &Application,
+    elected: Timestamp,
 ) -> impl Iterator<Item = Timestamp> {
     let limit = state.settings().drain_limit;
     application
@@ -54,20 +55,27 @@ pub(super) fn deadlines(
             if let Some(since) = instance.draining_since.filter(|_| instance.assigned) {
                 return Some(since.after(limit));
             }
-            presumed_stopped_at(state, instance)
+            presumed_stopped_at(state, instance, elected)
         })
 }
 
 /// When a lost instance of an exclusive type that is not wanted to run can have no process.
-fn presumed_stopped_at(state: &State, instance: &Instance) -> Option<Timestamp> {
+///
+/// All of the wait is counted by one leader with a clock that stood still for nobody: what a leader
+/// before it counted, or a clock that has been set since, says nothing about the time that has passed.
+fn presumed_stopped_at(
+    state: &State,
+    instance: &Instance,
+    elected: Timestamp,
+) -> Option<Timestamp> {
     state
-        .may_still_run_until(instance)
+        .may_still_run_until(instance, elected)
         .filter(|_| !instance.wants_process())
 }
 
 /// Lost instances that were removed are in nobody's desire, but a successor may wait for them.
 fn presume_stopped(wishes: &mut Wishes<'_>, application: &Application) {
-    let state = wishes.state;
+    let (state, elected) = (wishes.state, wishes.sightings.elected);
     let is_exclusive = |spec: &InstanceTypeSpec| spec.exclusive;
     for version in application.versions.values() {
         if !version.spec.instance_types.iter().any(is_exclusive) {
@@ -78,7 +86,7 @@ fn presume_stopped(wishes: &mut Wishes<'_>, application: &Application) {
             .iter()
             .filter_map(|id| state.instances.get(id))
         {
-            if presumed_stopped_at(state, instance).is_some_and(|at| wishes.now >= at) {
+            if presumed_stopped_at(state, instance, elected).is_some_and(|at| wishes.now >= at) {
                 wishes.wish(Action::PresumeStopped {
                     instance: instance.id,
                     generation: instance.generation,

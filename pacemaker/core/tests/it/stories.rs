@@ -1,6 +1,7 @@
 //! What a user would tell of the core: one story per test, on a modelled cluster without faults.
 
 mod deployments;
+mod exclusive;
 mod instances;
 mod joins;
 mod names;

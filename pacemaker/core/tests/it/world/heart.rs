@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use common::assignment::{
-    AssignedInstance, Assignment, BuildReport, BuildState, HeartReport, InstanceReport, Load,
-    Report,
+    AssignedInstance, Assignment, BuildReport, BuildState, FENCE_GRACE, HeartReport,
+    InstanceReport, Load, Report,
 };
 use common::id::{Generation, InstanceId, JobId, NodeId};
 use common::instance::{Failure, FailureCode, InstanceGoal, InstanceState};
@@ -246,8 +246,9 @@ impl World {
             if process.assigned.exclusive && process.is_alive && !is_stopping {
                 process.state = InstanceState::Stopping;
                 process.is_fenced = true;
-                let grace = process.assigned.stop.grace.0;
-                process.due = self.now.after(Span(self.random.below(grace)));
+                // By its shim, whatever the manifest says.
+                let grace = process.assigned.stop.grace.min(FENCE_GRACE).0;
+                process.due = self.now.after(Span(self.random.below(grace.max(1))));
             }
         }
     }
