@@ -106,4 +106,3 @@ impl From<Schedule> for String {
         schedule.expression
     }
 }
-

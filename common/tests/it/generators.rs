@@ -1,5 +1,8 @@
-//! Random manifests: valid ones, and valid ones with a piece of them changed.
+//! Random manifests: valid ones, and valid ones with a piece of them changed; random expressions.
 
+use std::collections::BTreeSet;
+
+use jiff::civil::DateTime;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -165,4 +168,104 @@ fn instance() -> impl Strategy<Value = Value> {
                 instance
             },
         )
+}
+
+/// An expression whose meaning can be looked up: lists of minutes, hours, and months.
+#[derive(Clone, Debug)]
+pub(crate) struct Times {
+    minutes: BTreeSet<i8>,
+    hours: BTreeSet<i8>,
+    months: BTreeSet<i8>,
+}
+
+impl Times {
+    pub(crate) fn expression(&self) -> String {
+        let list = |values: &BTreeSet<i8>| {
+            let values: Vec<String> = values.iter().map(i8::to_string).collect();
+            values.join(",")
+        };
+        format!(
+            "{} {} * {} *",
+            list(&self.minutes),
+            list(&self.hours),
+            list(&self.months)
+        )
+    }
+
+    pub(crate) fn matches(&self, local: DateTime) -> bool {
+        self.minutes.contains(&local.minute())
+            && self.hours.contains(&local.hour())
+            && self.months.contains(&local.month())
+    }
+}
+
+pub(crate) fn times() -> impl Strategy<Value = Times> {
+    let some =
+        |range: std::ops::Range<i8>, most: usize| prop::collection::btree_set(range, 1..most);
+    (some(0..60, 8), some(0..24, 8), some(1..13, 6)).prop_map(|(minutes, hours, months)| Times {
+        minutes,
+        hours,
+        months,
+    })
+}
+
+/// Expressions of every form; some of them never fire.
+pub(crate) fn expression() -> impl Strategy<Value = String> {
+    let minutes = prop_oneof![
+        6 => number(0..60),
+        2 => list(0..60),
+        1 => range(0..60),
+        1 => Just("*".to_owned()),
+        1 => (1..90_u32).prop_map(|step| format!("*/{}", step % 59 + 1)),
+        1 => (1..3000_u32).prop_map(|period| format!("%{period}")),
+    ];
+    let hours = prop_oneof![
+        4 => number(0..24),
+        4 => number(0..4),
+        2 => list(0..24),
+        1 => range(0..24),
+        1 => Just("*".to_owned()),
+        1 => (1..100_u32).prop_map(|period| format!("%{period}")),
+    ];
+    let days = prop_oneof![
+        8 => Just("*".to_owned()),
+        1 => Just("?".to_owned()),
+        2 => number(1..32),
+        1 => list(1..32),
+        1 => range(1..32),
+        1 => (1..32_u32).prop_map(|day| format!("{day}W")),
+        1 => prop::sample::select(vec!["L", "LW", "L,15", "1,LW", "*/2"]).prop_map(str::to_owned),
+        1 => (1..40_u32).prop_map(|period| format!("%{period}")),
+    ];
+    let months = prop_oneof![
+        8 => Just("*".to_owned()),
+        1 => list(1..13),
+        1 => prop::sample::select(vec!["FEB", "mar-Apr,oct", "*/3", "OCT,NOV"]).prop_map(str::to_owned),
+        1 => (1..8_u32).prop_map(|period| format!("%{period}")),
+    ];
+    let weekdays = prop_oneof![
+        8 => Just("*".to_owned()),
+        1 => Just("?".to_owned()),
+        1 => list(0..8),
+        1 => prop::sample::select(vec!["SUN", "mon-Fri", "sun,3", "5-7"]).prop_map(str::to_owned),
+        1 => (0..8_u32, 1..6_u32).prop_map(|(day, count)| format!("{day}#{count}")),
+        1 => (0..8_u32).prop_map(|day| format!("{day}L")),
+        1 => (1..20_u32).prop_map(|period| format!("%{period}")),
+    ];
+    (minutes, hours, days, months, weekdays).prop_map(|(minute, hour, day, month, weekday)| {
+        format!("{minute} {hour} {day} {month} {weekday}")
+    })
+}
+
+fn number(of: std::ops::Range<u32>) -> impl Strategy<Value = String> {
+    of.prop_map(|number| number.to_string())
+}
+
+fn list(of: std::ops::Range<u32>) -> impl Strategy<Value = String> {
+    prop::collection::vec(number(of), 1..5).prop_map(|entries| entries.join(","))
+}
+
+fn range(of: std::ops::Range<u32>) -> impl Strategy<Value = String> {
+    (of.clone(), of, 1..10_u32)
+        .prop_map(|(one, other, step)| format!("{}-{}/{step}", one.min(other), one.max(other)))
 }

@@ -1,5 +1,12 @@
-//! The vocabulary from the outside: the manifest's parser against samples, faults, and strangers.
+//! The vocabulary from the outside: the manifest's parser against samples, faults, and strangers;
+//! schedules against the calendar and another program.
 
+#[cfg(test)]
+mod cron_properties;
+#[cfg(test)]
+mod cron_reference;
+#[cfg(test)]
+mod cron_slots;
 #[cfg(test)]
 mod generators;
 #[cfg(test)]
