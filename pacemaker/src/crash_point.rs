@@ -12,3 +12,17 @@ pub enum CrashPoint {
     /// The answer is there; nothing is reported.
     AfterCronAnswer,
 }
+
+/// Knows which crash point is armed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Crash(pub(crate) Option<CrashPoint>);
+
+impl Crash {
+    /// Kills this process when `point` is the armed one.
+    pub(crate) fn at(self, point: CrashPoint) {
+        if self.0 == Some(point) {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+                .expect("a process may always kill itself");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! What goes on in the background of a pacemaker, besides leading.
 //!
-//! The packages are kept complete, sound and free of garbage; logs of jobs that have left the state
-//! are removed; those who follow a log hear that its job has ended.
+//! The packages are kept complete, sound and free of garbage; logs of jobs and of
+//! cron runs that have left the state are removed; those who follow a log hear that its job has ended.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -29,7 +29,7 @@ pub(crate) async fn run(api: Arc<Api>, job_logs: JobLogs, shutdown: Cancellation
     );
 }
 
-/// Removes the logs of jobs that are not kept.
+/// Removes the logs of jobs and of cron runs that are not kept.
 async fn sweep(api: &Api, job_logs: &JobLogs, shutdown: &CancellationToken) {
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -40,20 +40,22 @@ async fn sweep(api: &Api, job_logs: &JobLogs, shutdown: &CancellationToken) {
         }
         // Before the log has been caught up with, a young job looks like one that is gone.
         if let Err(error) = api.proposer.barrier().await {
-            tracing::debug!(%error, "job logs are not swept before the log has been caught up with");
+            tracing::debug!(%error, "logs are not swept before the log has been caught up with");
             continue;
         }
         let (replica, job_logs) = (Arc::clone(&api.replica), job_logs.clone());
+        let cron_logs = api.cron_logs.clone();
         let swept = tokio::task::spawn_blocking(move || {
             job_logs.sweep(SystemTime::now(), |job| {
                 replica.read(|state| state.job(job).is_some())
-            })
+            })?;
+            cron_logs.sweep(|run| replica.read(|state| state.cron_run(run).is_some()))
         })
         .await;
         match swept {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "removing old job logs failed"),
-            Err(error) => tracing::error!(%error, "removing old job logs panicked"),
+            Ok(Err(error)) => tracing::warn!(%error, "removing old logs failed"),
+            Err(error) => tracing::error!(%error, "removing old logs panicked"),
         }
     }
 }

@@ -6,6 +6,7 @@ mod applications;
 mod authentication;
 mod certificates;
 mod cluster;
+mod crons;
 mod deployments;
 mod error;
 mod extract;
@@ -50,6 +51,7 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use tower_http::trace::TraceLayer;
 
 use crate::authority::Authority;
+use crate::crons::log::CronLogs;
 pub(crate) use crate::http::authentication::Attempts;
 use crate::http::authentication::Gate;
 pub(crate) use crate::http::certificates::Certificates;
@@ -64,6 +66,7 @@ use crate::peer::Peers;
 use crate::peers::Pacemakers;
 use crate::raft::Proposer;
 use crate::replica::Replica;
+use crate::wall_clock::WallClock;
 
 /// How long the streams of a stopping server may take to end.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
@@ -83,6 +86,9 @@ pub(crate) struct Api {
     pub(crate) pacemakers: Pacemakers,
     pub(crate) packages: Packages,
     pub(crate) job_logs: SharedLogs,
+    pub(crate) cron_logs: CronLogs,
+    /// When a cron is due.
+    pub(crate) wall_clock: WallClock,
     pub(crate) metrics: Metrics,
     /// To the hearts' APIs.
     pub(crate) nodes: Connections,

@@ -12,6 +12,7 @@
 //! | Raft (openraft's own tasks) | proposals | applied entries in the replica |
 //! | `raft-log` thread | appends, votes, purges, in order | durable commits of `raft.redb` |
 //! | leader's loop (`leader`) | reports, changes, time | `Command::Act` proposals |
+//! | `CronLoop` (`crons`) | the state, the wall clock | records of what is due; requests to instances; what came of them |
 //! | housekeeping | time, changes, losses | packages that are complete, sound and needed; no job logs without a job |
 //! | links to peers (`peer`) | requests to other pacemakers | their answers, and who is gone |
 //! | `watch_peers` (`raft`) | the group, peers that are gone | links, elections |
@@ -20,8 +21,8 @@
 //! | HTTP (`http`) | requests | proposals, answers, packages and job logs on disk |
 //! | supervision ([`Running::finished`]) | shutdown, a failure of Raft | the role's end |
 //!
-//! The data directory holds `identity.json`, `raft.redb`, `snapshots/`, `packages/` and
-//! `job-logs/`. One process uses it at a time.
+//! The data directory holds `identity.json`, `raft.redb`, `snapshots/`, `packages/`, `job-logs/`
+//! and `cron-logs/`. One process uses it at a time.
 //!
 //! A `Fatal` of Raft (a disk that fails, a panic in `apply`) ends the role: [`Running::finished`]
 //! resolves with an error, and whoever runs the role must end the process, so that its supervisor
@@ -31,6 +32,7 @@ mod authority;
 mod clock;
 mod config;
 mod crash_point;
+mod crons;
 mod files;
 mod housekeeping;
 mod http;

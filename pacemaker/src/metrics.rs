@@ -37,6 +37,14 @@ pub(crate) struct Metrics {
     pub(crate) term: Gauge,
     /// 1 on the leader.
     pub(crate) is_leader: Gauge,
+    /// Attempts of cron runs that ended, and slots that were not run.
+    pub(crate) cron_runs: Family<CronLabel, Counter>,
+    /// Time from a slot to the first byte of its request.
+    pub(crate) cron_lateness_seconds: Histogram,
+    /// Requests of crons under way.
+    pub(crate) crons_in_flight: Gauge,
+    /// Crons that failed several times in a row.
+    pub(crate) crons_failing: Gauge,
     /// Age of each node's newest report, by node and role.
     pub(crate) sighting_age_ms: Family<SightingLabel, Gauge>,
     registry: Shared,
@@ -56,6 +64,13 @@ impl fmt::Debug for Shared {
 pub(crate) struct ResultLabel {
     /// `accepted`, `rejected` or `failed`.
     pub(crate) result: &'static str,
+}
+
+/// What became of an attempt, or of a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct CronLabel {
+    /// `succeeded`, `failed`, `timed_out`, `lost`, `skipped` or `missed`.
+    pub(crate) outcome: &'static str,
 }
 
 /// A kind of request and its answer.
@@ -96,6 +111,11 @@ impl Metrics {
             applied: Gauge::default(),
             term: Gauge::default(),
             is_leader: Gauge::default(),
+            cron_runs: Family::default(),
+            // From 1 ms to 33 s, when a slot counts as missed.
+            cron_lateness_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+            crons_in_flight: Gauge::default(),
+            crons_failing: Gauge::default(),
             sighting_age_ms: Family::default(),
             registry: Shared(Arc::default()),
         };
@@ -153,12 +173,37 @@ impl Metrics {
         );
         registry.register("raft_term", "The Raft term", self.term.clone());
         registry.register("raft_is_leader", "1 on the leader", self.is_leader.clone());
+        self.register_crons(&mut registry);
         registry.register(
             "sighting_age_milliseconds",
             "Age of each node's newest report",
             self.sighting_age_ms.clone(),
         );
         registry
+    }
+
+    fn register_crons(&self, registry: &mut Registry) {
+        registry.register(
+            "cron_runs",
+            "Attempts of cron runs that ended, and slots that were not run",
+            self.cron_runs.clone(),
+        );
+        registry.register_with_unit(
+            "cron_lateness",
+            "Time from a slot to the first byte of its request",
+            Unit::Seconds,
+            self.cron_lateness_seconds.clone(),
+        );
+        registry.register(
+            "crons_in_flight",
+            "Requests of crons under way here",
+            self.crons_in_flight.clone(),
+        );
+        registry.register(
+            "crons_failing",
+            "Crons whose last three runs or more failed",
+            self.crons_failing.clone(),
+        );
     }
 
     /// The text for a scrape, without the closing `# EOF`.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::digest::Digest;
-use common::id::{JobId, NodeId};
+use common::id::{JobId, NodeId, RunId};
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Method};
 use pacemaker_client::Connections;
@@ -26,6 +26,8 @@ pub(crate) const REPLICA_PACKAGE: &str = "/v1/replicas/packages/{digest}";
 pub(crate) const REPLICA_PACKAGES: &str = "/v1/replicas/packages";
 /// GET `?after=N`, POST `?offset=N&term=T`: a job's log on the disk of the one that is asked.
 pub(crate) const REPLICA_JOB_LOG: &str = "/v1/replicas/jobs/{job}/log";
+/// GET `?after=N`: a cron run's log on the disk of the one that is asked.
+pub(crate) const REPLICA_CRON_LOG: &str = "/v1/replicas/cron-runs/{run}/log";
 /// `PM-Log-Length`: how long a log is on the disk of the one that answers.
 pub(crate) const LOG_LENGTH: &str = "pm-log-length";
 /// `PM-Forwarded`: a request that another pacemaker took for the leader; it is not passed on again.
@@ -180,6 +182,11 @@ pub(crate) fn package_path(digest: &Digest) -> String {
 /// Where a peer's copy of a job's log is.
 pub(crate) fn job_log_path(job: JobId) -> String {
     REPLICA_JOB_LOG.replace("{job}", &job.to_string())
+}
+
+/// Where a peer's log of a cron run is.
+pub(crate) fn cron_log_path(run: RunId) -> String {
+    REPLICA_CRON_LOG.replace("{run}", &run.to_string())
 }
 
 #[cfg(test)]

@@ -14,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, token_hash};
+use crate::crash_point::Crash;
+use crate::crons::log::CronLogs;
+use crate::crons::{CronLoop, CronParts};
 use crate::http::{self, Api, Attempts, Certificates};
 use crate::identity::Identity;
 use crate::job_log::JobLogs;
@@ -90,7 +93,7 @@ async fn start_with(
     group: GroupParts,
     shutdown: CancellationToken,
 ) -> Result<Running, Error> {
-    let (packages, job_logs) = open_stores(&config.data_dir, identity).await?;
+    let (packages, job_logs, cron_logs) = open_stores(&config.data_dir, identity).await?;
     // Ends with the role, and also when it fails.
     let stop = shutdown.child_token();
     let looking = proposer.clone();
@@ -118,6 +121,15 @@ async fn start_with(
             tls: config.tls.clone(),
         },
     );
+    let cron_loop = CronLoop::new(CronParts {
+        proposer: proposer.clone(),
+        replica: Arc::clone(replica),
+        metrics: metrics.clone(),
+        wall: config.wall_clock,
+        logs: cron_logs.clone(),
+        crash: Crash(config.crash_at),
+        incarnation: random_id()?,
+    });
     let api = Arc::new(Api {
         proposer: proposer.clone(),
         replica: Arc::clone(replica),
@@ -126,6 +138,8 @@ async fn start_with(
         peers: group.peers,
         connections: TaskTracker::new(),
         job_logs: SharedLogs::new(job_logs.clone(), pacemakers.clone()),
+        cron_logs,
+        wall_clock: config.wall_clock,
         pacemakers,
         packages,
         metrics: metrics.clone(),
@@ -143,6 +157,7 @@ async fn start_with(
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(leader_loop.run(stop.clone()));
+    tasks.spawn(cron_loop.run(stop.clone()));
     tasks.spawn(members.run(stop.clone()));
     tasks.spawn(proposer.clone().watch_peers(group.noticed, stop.clone()));
     tasks.spawn(housekeeping::run(Arc::clone(&api), job_logs, stop.clone()));
@@ -150,10 +165,15 @@ async fn start_with(
     let connections = api.connections.clone();
     let supervising = supervise(proposer.clone(), tasks, beginning, connections, stop);
     let finished = tokio::spawn(supervising);
-    let text = metrics.clone();
+    let (text, state) = (metrics.clone(), Arc::clone(replica));
     Ok(Running {
         routes: http::router(&api),
-        metrics: Arc::new(move || text.text()),
+        metrics: Arc::new(move || {
+            let failing = state.read(|state| state.failing_crons().len());
+            let failing = i64::try_from(failing).unwrap_or(i64::MAX);
+            text.crons_failing.set(failing);
+            text.text()
+        }),
         finished,
     })
 }
@@ -175,7 +195,7 @@ async fn load_identity(config: &Config) -> Result<Identity, Error> {
 async fn open_stores(
     directory: &Path,
     identity: &Identity,
-) -> Result<(PackageStore, JobLogs), Error> {
+) -> Result<(PackageStore, JobLogs, CronLogs), Error> {
     let directory = directory.to_owned();
     let identity = identity.clone();
     blocking(move || {
@@ -187,9 +207,11 @@ async fn open_stores(
         let packages = PackageStore::open(path.clone()).map_err(in_directory(&path))?;
         let path = directory.join("job-logs");
         let job_logs = JobLogs::open(path.clone()).map_err(in_directory(&path))?;
+        let path = directory.join("cron-logs");
+        let cron_logs = CronLogs::open(path.clone()).map_err(in_directory(&path))?;
         // Last, because it makes the names of all that was made in the directory durable.
         identity.keep(&directory)?;
-        Ok((packages, job_logs))
+        Ok((packages, job_logs, cron_logs))
     })
     .await
 }

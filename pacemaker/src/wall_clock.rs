@@ -27,8 +27,8 @@ impl WallClock {
         Self::default()
     }
 
-    /// A clock for tests, in which minutes must pass in seconds: it shows `start` when the system's
-    /// clock does, and goes `rate` times as fast from then on. All who are given the same values
+    /// A clock for tests, in which minutes must pass in seconds: up to `start` it is the system's,
+    /// and it goes `rate` times as fast from then on. All who are given the same values
     /// agree on the time. Crons alone read it, and measure their timeouts by it.
     #[must_use]
     pub fn scaled(start: Timestamp, rate: u32) -> Self {
@@ -55,6 +55,7 @@ impl WallClock {
     fn at(self, real: Timestamp) -> Timestamp {
         match self.scale {
             None => real,
+            Some(Scale { start, .. }) if real <= start => real,
             Some(Scale { start, rate }) => {
                 let passed = real.since(start).0.saturating_mul(u64::from(rate));
                 start.after(Span(passed))
@@ -88,6 +89,7 @@ mod tests {
     fn scaled_clock_begins_with_the_worlds_time_and_goes_faster() {
         let clock = WallClock::scaled(Timestamp(60_000), 60);
 
+        assert_eq!(clock.at(Timestamp(50_000)), Timestamp(50_000));
         assert_eq!(clock.at(Timestamp(60_000)), Timestamp(60_000));
         assert_eq!(clock.at(Timestamp(61_000)), Timestamp(120_000));
         assert_eq!(clock.real(Span::seconds(60)), Duration::from_secs(1));

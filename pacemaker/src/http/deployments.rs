@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use common::api::{DeployRequest, JobStarted};
 use common::manifest::{MANIFEST_MAX_BYTES, Notice};
+use common::secret::Secret;
 use http::StatusCode;
 use pacemaker_core::command::{Command, Outcome};
 
@@ -40,10 +41,18 @@ pub(crate) async fn create(
         manifest: body.manifest,
         source: body.source,
         promote: body.promote,
-        cron_key: None,
+        cron_key: Some(cron_key()?),
     });
     let started = job_started(&api.propose(command).await?, checked.notices)?;
     Ok((StatusCode::ACCEPTED, axum::Json(started)).into_response())
+}
+
+/// What requests of the application's crons are signed with, if this is its first deployment.
+fn cron_key() -> Answer<Secret> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::internal("making a key", &error))?;
+    let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+    Ok(Secret::new(digits.collect()))
 }
 
 /// The answer to a command that makes a job.

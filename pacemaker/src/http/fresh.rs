@@ -16,10 +16,14 @@ use crate::http::Api;
 /// In an outage the last known state is better than nothing.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Reads of the state. How the cluster itself stands is asked of one pacemaker and answered at once.
-const READS: [&str; 8] = [
+const READS: [&str; 12] = [
     paths::WORKSPACES,
     paths::APPLICATIONS,
     paths::APPLICATION,
+    paths::CRONS,
+    paths::APPLICATION_CRON_RUNS,
+    paths::CRON_RUN,
+    paths::CRON_RUN_LOG,
     paths::JOBS,
     paths::JOB,
     paths::NODES,

@@ -6,7 +6,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, delete, get, head, post, put};
 use common::api::{
     ApplicationView, CertificateAnswer, CertificateRequest, ClusterStatus, ClusterView,
-    CreateJoinToken, CreateWorkspace, DeployRequest, Explanation, JobStarted, JobView, JoinAnswer,
+    CreateJoinToken, CreateWorkspace, CronRequest, CronRunView, CronView, DeployRequest, Explanation, JobStarted, JobView, JoinAnswer,
     JoinRequest, JoinTokenCreated, NodeRegistered, NodeView, ScaleRequest, paths,
 };
 use common::assignment::{Assignment, Report};
@@ -19,10 +19,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use crate::http::authentication::{Access, Patience};
 use crate::http::nodes::administration;
 use crate::http::{
-    Api, applications, certificates, cluster, deployments, jobs, join, nodes, openapi, packages,
+    Api, applications, certificates, cluster, crons, deployments, jobs, join, nodes, openapi, packages,
     peer, reports, routes, tokens, why, workspaces,
 };
-use crate::peers::{REPLICA_JOB_LOG, REPLICA_PACKAGE, REPLICA_PACKAGES};
+use crate::peers::{REPLICA_CRON_LOG, REPLICA_JOB_LOG, REPLICA_PACKAGE, REPLICA_PACKAGES};
 
 /// Readiness; outside `/v1`, for supervisors and load balancers.
 pub(crate) const READYZ: &str = "/readyz";
@@ -120,6 +120,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
     let mut all = cluster_endpoints();
     all.extend(group_endpoints());
     all.extend(application_endpoints());
+    all.extend(cron_endpoints());
     all.extend(job_endpoints());
     all.extend(node_endpoints());
     all.extend(identity_endpoints());
@@ -269,6 +270,68 @@ fn application_endpoints() -> Vec<Endpoint> {
             post(applications::act_on_version),
         )
         .answers(202, json::<JobStarted>()),
+    ]
+}
+
+fn cron_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new(
+            "GET",
+            paths::CRONS,
+            "The crons of an application",
+            get(crons::list),
+        )
+        .answers(200, json::<Vec<CronView>>()),
+        Endpoint::new(
+            "POST",
+            paths::CRON_SUSPEND,
+            "Take a cron's slots away",
+            post(crons::suspend),
+        )
+        .takes(json::<CronRequest>())
+        .answers(204, Shape::Nothing),
+        Endpoint::new(
+            "POST",
+            paths::CRON_RESUME,
+            "Give a cron its slots again, from the next on",
+            post(crons::resume),
+        )
+        .takes(json::<CronRequest>())
+        .answers(204, Shape::Nothing),
+        Endpoint::new(
+            "GET",
+            paths::APPLICATION_CRON_RUNS,
+            "Runs of an application's crons, newest first",
+            get(crons::runs),
+        )
+        .query("cron", "`TYPE/NAME`, or a name that one instance type has.")
+        .query("before", "Only runs older than this one.")
+        .query("limit", "At most so many.")
+        .answers(200, json::<Vec<CronRunView>>()),
+        Endpoint::new(
+            "POST",
+            paths::APPLICATION_CRON_RUNS,
+            "Run a cron now",
+            post(crons::start),
+        )
+        .takes(json::<CronRequest>())
+        .answers(202, json::<CronRunView>()),
+        Endpoint::new(
+            "GET",
+            paths::CRON_RUN,
+            "One run of a cron",
+            get(crons::view),
+        )
+        .answers(200, json::<CronRunView>()),
+        Endpoint::new(
+            "GET",
+            paths::CRON_RUN_LOG,
+            "What a run was answered: head, and the beginning of the body",
+            get(crons::log),
+        )
+        .waits()
+        .query("after", "The byte offset to begin at.")
+        .answers(200, Shape::Text),
     ]
 }
 
@@ -495,6 +558,14 @@ fn replica_endpoints() -> Vec<Endpoint> {
         .query("term", "The term of the leader that writes.")
         .takes(Shape::Bytes)
         .answers(204, Shape::Nothing),
+        Endpoint::new(
+            "GET",
+            REPLICA_CRON_LOG,
+            "Between pacemakers: a cron run's log from the disk of the one that is asked",
+            get(crons::read_replica_log),
+        )
+        .query("after", "The byte offset to begin at.")
+        .answers(200, Shape::Text),
     ];
     all.into_iter()
         .map(|endpoint| endpoint.access(Access::Roles(&[Role::Pacemaker])))

@@ -1,0 +1,340 @@
+//! Web crons: records what is due, and makes the requests.
+//!
+//! ```text
+//! state, wall clock ──► CronPlanner ──► DecideCrons ──► the log ──► apply ──► granted runs
+//!                                    (only in this term)                        │
+//!     the log ◄── ReportCronRuns ◄── what came of it ◄── attempt ◄──────────────┘
+//!                 (whoever leads)                        (until SEND_WITHIN, while it leads)
+//! ```
+//! Every pacemaker runs a [`CronLoop`]. While it leads it asks the core what is due, has that
+//! recorded in its own term, and makes an attempt for each run that the record grants. An attempt
+//! outlives the leadership; one whose run has ended in the state otherwise is dropped.
+//!
+//! Never does: decide, send before a record, or send for a record that is not its own.
+
+mod attempt;
+mod choice;
+mod exchange;
+mod in_flight;
+pub(crate) mod log;
+mod redirect;
+mod reports;
+mod request;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::id::{NodeId, RunId};
+use common::time::Timestamp;
+use pacemaker_core::command::{Command, CronDecision, CronReport, Outcome};
+use pacemaker_core::crons::CronPlanner;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::crash_point::{Crash, CrashPoint};
+use crate::crons::attempt::{Attempt, Caller};
+use crate::crons::choice::Choice;
+use crate::crons::in_flight::InFlight;
+use crate::crons::log::CronLogs;
+use crate::metrics::{CronLabel, Metrics};
+use crate::raft::{Proposer, Status};
+use crate::replica::Replica;
+use crate::wall_clock::WallClock;
+
+/// Nothing is sent later after its proposal began: a process that was stopped in between may have
+/// been replaced, and its clock tells it so.
+const SEND_WITHIN: Duration = Duration::from_secs(2);
+/// The longest time between two looks, by which a wall clock that was set is noticed.
+const TICK_INTERVAL: Duration = Duration::from_millis(500);
+/// The shortest time between two comparisons of what is in flight with the state.
+const COMPARE_INTERVAL: Duration = Duration::from_millis(50);
+/// A pacemaker that was not heard for so long does not report its runs any more.
+const GONE_AFTER: Duration = Duration::from_secs(30);
+/// The pause after a proposal that failed, or before a start is announced again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// How long requests under way may take when the pacemaker stops; later they count as lost.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the loop is made of.
+#[derive(Debug)]
+pub(crate) struct CronParts {
+    pub(crate) proposer: Proposer,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) metrics: Metrics,
+    pub(crate) wall: WallClock,
+    pub(crate) logs: CronLogs,
+    pub(crate) crash: Crash,
+    /// Of this start of the process; random.
+    pub(crate) incarnation: String,
+}
+
+/// The loop, before it runs.
+#[derive(Debug)]
+pub(crate) struct CronLoop {
+    proposer: Proposer,
+    replica: Arc<Replica>,
+    metrics: Metrics,
+    wall: WallClock,
+    me: NodeId,
+    incarnation: String,
+    crash: Crash,
+    planner: CronPlanner,
+    /// Set while this pacemaker leads and has caught up, with the moment since when.
+    leading: Option<(Status, Instant)>,
+    in_flight: InFlight,
+    reports: mpsc::Receiver<CronReport>,
+}
+
+impl CronLoop {
+    pub(crate) fn new(parts: CronParts) -> Self {
+        let me = NodeId(parts.proposer.own());
+        let caller = Caller {
+            wall: parts.wall,
+            choice: Choice::default(),
+            logs: parts.logs,
+            crash: parts.crash,
+        };
+        let (in_flight, reports) = InFlight::new(caller, parts.metrics.clone());
+        Self {
+            proposer: parts.proposer,
+            replica: parts.replica,
+            metrics: parts.metrics,
+            wall: parts.wall,
+            me,
+            incarnation: parts.incarnation,
+            crash: parts.crash,
+            planner: CronPlanner::default(),
+            leading: None,
+            in_flight,
+            reports,
+        }
+    }
+
+    /// Runs until `shutdown`; requests under way then have [`STOP_PATIENCE`].
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let (_, none) = mpsc::channel(1);
+        let reports = std::mem::replace(&mut self.reports, none);
+        let pending = self.in_flight.pending();
+        let telling = reports::tell(self.proposer.clone(), reports, pending, shutdown.clone());
+        let working = async {
+            if shutdown.run_until_cancelled(self.abandon()).await.is_some() {
+                self.work(&shutdown).await;
+            }
+            self.in_flight.end(Instant::now() + STOP_PATIENCE).await;
+            // The last sender of reports goes with it.
+            drop(self.in_flight);
+        };
+        tokio::join!(telling, working);
+    }
+
+    /// Gives up what this pacemaker ran before its process ended: nobody else can tell.
+    async fn abandon(&self) {
+        loop {
+            let command = Command::Once {
+                key: format!("crons-abandoned-{}-{}", self.me, self.incarnation),
+                command: Box::new(Command::AbandonCronRuns { runner: self.me }),
+            };
+            let is_begun = match self.proposer.barrier().await {
+                Ok(()) => self.replica.read(pacemaker_core::State::is_initialized),
+                Err(_) => false,
+            };
+            if is_begun {
+                match self.proposer.propose(command).await {
+                    Ok(Ok(_)) => return,
+                    Ok(Err(rejection)) => {
+                        tracing::warn!(%rejection, "earlier cron runs cannot be given up");
+                    }
+                    Err(error) => tracing::debug!(%error, "earlier cron runs are not given up yet"),
+                }
+            }
+            tokio::time::sleep_until(Instant::now() + RETRY_PAUSE).await;
+        }
+    }
+
+    async fn work(&mut self, shutdown: &CancellationToken) {
+        let mut changes = self.replica.changes();
+        let mut deadline = Instant::now();
+        let mut compared = Instant::now();
+        loop {
+            let status = self.proposer.status();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = self.proposer.leadership_changed(status) => {}
+                () = self.in_flight.one_ended() => continue,
+                changed = changes.changed() => if changed.is_err() {
+                    return;
+                },
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+            changes.mark_unchanged();
+            if compared.elapsed() >= COMPARE_INTERVAL {
+                compared = Instant::now();
+                let now = self.wall.now();
+                self.in_flight.compare(&self.replica, self.me, now).await;
+            }
+            self.lead().await;
+            deadline = self.tick().await;
+            if !self.in_flight.is_empty() {
+                deadline = deadline.min(compared + COMPARE_INTERVAL);
+            }
+        }
+    }
+
+    /// Notices the beginning and the end of this pacemaker's leadership.
+    async fn lead(&mut self) {
+        let status = self.proposer.status();
+        if self.leading.is_some_and(|(led, _)| led == status) {
+            return;
+        }
+        self.leading = None;
+        if !status.is_leader {
+            return;
+        }
+        match self.proposer.barrier_as_leader().await {
+            Ok(()) => {
+                self.planner = CronPlanner::default();
+                self.planner.limit(self.in_flight.max());
+                self.leading = Some((status, Instant::now()));
+            }
+            Err(error) => tracing::debug!(%error, "not leading yet"),
+        }
+    }
+
+    /// One pass; answers when the next is due though nothing happens.
+    async fn tick(&mut self) -> Instant {
+        let latest = Instant::now() + TICK_INTERVAL;
+        let Some((status, since)) = self.leading else {
+            return latest;
+        };
+        let wall = self.wall.now();
+        let gone = self.gone(since);
+        let planner = &mut self.planner;
+        let me = self.me;
+        let decisions = self
+            .replica
+            .read(|state| planner.plan(state, wall, me, &gone));
+        if decisions.is_empty() {
+            let Some(next) = self.planner.next_deadline() else {
+                return latest;
+            };
+            return latest.min(Instant::now() + self.until(next));
+        }
+        self.crash.at(CrashPoint::BeforeCronRecord);
+        match self.decide(status.term, wall, decisions).await {
+            Ok(()) => Instant::now(),
+            Err(()) => Instant::now() + RETRY_PAUSE,
+        }
+    }
+
+    /// How long until the wall clock shows `next`; a moment when it does already, so that what
+    /// cannot be done now is no busy loop.
+    fn until(&self, next: Timestamp) -> Duration {
+        let left = next.since(self.wall.now());
+        self.wall.real(left).max(Duration::from_millis(1))
+    }
+
+    /// Has decisions recorded, and begins what the record grants.
+    async fn decide(
+        &mut self,
+        term: u64,
+        wall: Timestamp,
+        decisions: Vec<CronDecision>,
+    ) -> Result<(), ()> {
+        let send_by = Instant::now() + SEND_WITHIN;
+        count_unfired(&self.metrics, &decisions);
+        let command = Command::DecideCrons {
+            runner: self.me,
+            at: wall,
+            decisions,
+        };
+        match self.proposer.propose_as_leader(term, command).await {
+            Ok(Ok(Outcome::CronsDecided { runs })) => {
+                for run in runs.into_iter().flatten() {
+                    self.begin(run, term, send_by);
+                }
+                Ok(())
+            }
+            Ok(Ok(outcome)) => {
+                tracing::warn!(?outcome, "a decision about crons had an odd outcome");
+                Err(())
+            }
+            Ok(Err(rejection)) => {
+                tracing::warn!(%rejection, "a decision about crons was refused");
+                Err(())
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a decision about crons could not be proposed");
+                Err(())
+            }
+        }
+    }
+}
+
+impl CronLoop {
+    /// Begins the attempt that a record of this leader has granted.
+    fn begin(&mut self, run: RunId, term: u64, send_by: Instant) {
+        let granted = self.replica.read(|state| {
+            let call = state.cron_call(run)?;
+            let targets = state.cron_targets(call.application, &call.cron);
+            Some((call, targets, state.cron_run(run)?.is_manual))
+        });
+        let Some((call, targets, is_manual)) = granted else {
+            tracing::debug!(%run, "a cron run ended as soon as it was recorded");
+            return;
+        };
+        tracing::debug!(
+            %run, application = %call.application, cron = %call.cron, attempt = call.attempt,
+            scheduled = %call.scheduled, "a cron is run"
+        );
+        let proposer = self.proposer.clone();
+        let may_send = move || {
+            let status = proposer.status();
+            status.is_leader && status.term == term && proposer.leads_a_majority()
+        };
+        let (metrics, wall) = (self.metrics.clone(), self.wall);
+        let due = (!is_manual).then_some(call.scheduled);
+        let sending = move || {
+            if let Some(due) = due {
+                let late = wall.real(wall.now().since(due));
+                metrics.cron_lateness_seconds.observe(late.as_secs_f64());
+            }
+        };
+        let attempt = Attempt {
+            call,
+            targets,
+            send_by,
+            may_send: Arc::new(may_send),
+            sending: Arc::new(sending),
+        };
+        self.in_flight.begin(attempt);
+    }
+
+    /// The pacemakers that will not report their runs any more, as far as a leader can tell.
+    fn gone(&self, leading_since: Instant) -> BTreeSet<NodeId> {
+        let group = self.proposer.group();
+        let silent = group.members.iter().filter(|member| {
+            let silence = member.heard.unwrap_or_else(|| leading_since.elapsed());
+            member.number != self.me.0 && silence > GONE_AFTER
+        });
+        silent.map(|member| NodeId(member.number)).collect()
+    }
+}
+
+/// Counts the slots that will not be run; those that are run are counted when they end.
+fn count_unfired(metrics: &Metrics, decisions: &[CronDecision]) {
+    for decision in decisions {
+        let (outcome, count) = match decision {
+            CronDecision::Skip { .. } => ("skipped", 1),
+            CronDecision::Miss { count, .. } => ("missed", *count),
+            CronDecision::Fire { .. }
+            | CronDecision::Claim { .. }
+            | CronDecision::Lose { .. }
+            | CronDecision::Rewind { .. } => continue,
+        };
+        let label = CronLabel { outcome };
+        metrics.cron_runs.get_or_create(&label).inc_by(count);
+    }
+}

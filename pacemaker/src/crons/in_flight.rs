@@ -1,0 +1,220 @@
+//! The attempts under way at this pacemaker: how many there may be, and when one is dropped.
+
+use std::collections::BTreeMap;
+
+use common::id::{NodeId, RunId};
+use common::time::{Span, Timestamp};
+use pacemaker_core::command::{CronReport, CronResult};
+use pacemaker_core::state::crons::{CronRun, RunPhase};
+use rustix::process::{Resource, getrlimit};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+
+use crate::crons::attempt::{Attempt, Caller};
+use crate::crons::reports::{Pending, Reporter};
+use crate::metrics::{CronLabel, Metrics};
+use crate::replica::Replica;
+
+/// Attempts under way in all: some hundred bytes to some ten kilobytes each.
+pub(super) const IN_ALL_MAX: usize = 4_096;
+/// As many are tried however few files may be open.
+const IN_ALL_MIN: u64 = 16;
+/// Open files that are not for crons: the log, connections of clients, packages.
+const FILES_RESERVED: u64 = 512;
+/// Open files of an attempt: its connection, and its log.
+const FILES_EACH: u64 = 2;
+
+/// Of a run that nobody sends.
+const NOT_SENT: &str = "not sent: the pacemaker was stopped or deposed while it recorded the run";
+
+/// The attempts under way.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    caller: Caller,
+    metrics: Metrics,
+    reporter: Reporter,
+    tasks: JoinSet<(RunId, u32)>,
+    runs: BTreeMap<RunId, Flight>,
+    max: u64,
+}
+
+#[derive(Debug)]
+struct Flight {
+    attempt: u32,
+    task: AbortHandle,
+}
+
+impl InFlight {
+    /// Makes it, and the other end of its reports.
+    pub(super) fn new(caller: Caller, metrics: Metrics) -> (Self, mpsc::Receiver<CronReport>) {
+        let (reporter, told) = Reporter::new();
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let by_files = files.saturating_sub(FILES_RESERVED) / FILES_EACH;
+        let max = by_files.clamp(IN_ALL_MIN, IN_ALL_MAX as u64);
+        let in_flight = Self {
+            caller,
+            metrics,
+            reporter,
+            tasks: JoinSet::new(),
+            runs: BTreeMap::new(),
+            max,
+        };
+        (in_flight, told)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// The most that there may be.
+    pub(super) fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// Begins an attempt.
+    pub(super) fn begin(&mut self, attempt: Attempt) {
+        let (run, number) = (attempt.call.run, attempt.call.attempt);
+        let (caller, reporter) = (self.caller.clone(), self.reporter.clone());
+        let metrics = self.metrics.clone();
+        let task = self.tasks.spawn(async move {
+            let report = perform(&caller, &metrics, attempt).await;
+            reporter.report(report).await;
+            (run, number)
+        });
+        self.remove(run, None);
+        let flight = Flight {
+            attempt: number,
+            task,
+        };
+        self.runs.insert(run, flight);
+        self.count();
+    }
+
+    /// Resolves when an attempt has ended; never while there is none.
+    pub(super) async fn one_ended(&mut self) {
+        match self.tasks.join_next().await {
+            None => std::future::pending().await,
+            Some(Ok((run, attempt))) => self.remove(run, Some(attempt)),
+            Some(Err(error)) => {
+                if error.is_panic() {
+                    tracing::error!(%error, "an attempt of a cron run panicked");
+                }
+                let finished = |flight: &Flight| flight.task.is_finished();
+                let over = self.runs.iter().filter(|(_, flight)| finished(flight));
+                for run in over.map(|(run, _)| *run).collect::<Vec<_>>() {
+                    self.remove(run, None);
+                }
+            }
+        }
+        self.count();
+    }
+
+    /// What is on its way into the log.
+    pub(super) fn pending(&self) -> Pending {
+        self.reporter.pending()
+    }
+
+    /// Compares with the state: drops the attempts whose runs were replaced or go on elsewhere, and
+    /// reports as lost what this pacemaker should be making and is not, because it did not hear in
+    /// time that it was recorded. What counts as lost and is still under way goes on: its outcome is
+    /// better than none.
+    pub(super) async fn compare(&mut self, replica: &Replica, me: NodeId, now: Timestamp) {
+        let pending = self.pending();
+        let (over, orphans) = replica.read(|state| {
+            let is_over = |run: RunId, attempt| {
+                state.cron_run(run).is_none_or(|run| {
+                    run.phase == RunPhase::Replaced
+                        || run.attempts != attempt
+                        || run.runner != Some(me)
+                })
+            };
+            let flights = self.runs.iter();
+            let over = flights.filter(|(run, flight)| is_over(**run, flight.attempt));
+            let over: Vec<RunId> = over.map(|(run, _)| *run).collect();
+            let is_known = |run: &CronRun| {
+                self.runs.contains_key(&run.id) || pending.has(run.id, run.attempts)
+            };
+            let orphans = state.cron_runs_of(me).filter(|run| !is_known(run));
+            let orphans: Vec<_> = orphans.map(|run| (run.id, run.attempts)).collect();
+            (over, orphans)
+        });
+        for run in over {
+            tracing::info!(%run, "the request of a cron run is dropped: it was replaced, or goes on elsewhere");
+            self.remove(run, None);
+            self.count();
+        }
+        for (run, attempt) in orphans {
+            tracing::info!(%run, attempt, "a cron run was recorded too late to be sent");
+            let report = CronReport {
+                run,
+                attempt,
+                instance: None,
+                status: None,
+                ended: now,
+                duration: Span(0),
+                result: CronResult::Lost,
+                words: NOT_SENT.to_owned(),
+            };
+            self.reporter.report(report).await;
+        }
+    }
+
+    /// Waits for the attempts under way until `deadline`, and drops the others.
+    pub(super) async fn end(&mut self, deadline: Instant) {
+        let ending = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout_at(deadline, ending).await.is_err() {
+            tracing::warn!(count = self.tasks.len(), "requests of crons were dropped");
+            self.tasks.shutdown().await;
+        }
+    }
+
+    /// Forgets a run's attempt, that one or any, and ends it.
+    fn remove(&mut self, run: RunId, attempt: Option<u32>) {
+        let is_meant = |flight: &Flight| attempt.is_none_or(|attempt| attempt == flight.attempt);
+        if !self.runs.get(&run).is_some_and(is_meant) {
+            return;
+        }
+        if let Some(flight) = self.runs.remove(&run) {
+            flight.task.abort();
+        }
+    }
+
+    fn count(&self) {
+        let count = i64::try_from(self.runs.len()).unwrap_or(i64::MAX);
+        self.metrics.crons_in_flight.set(count);
+    }
+}
+
+async fn perform(caller: &Caller, metrics: &Metrics, attempt: Attempt) -> CronReport {
+    let started = Instant::now();
+    let ended = caller.make(&attempt).await;
+    let call = &attempt.call;
+    let duration = caller.wall.shown(started.elapsed());
+    let outcome = match ended.result {
+        CronResult::Succeeded => "succeeded",
+        CronResult::Failed => "failed",
+        CronResult::TimedOut => "timed_out",
+        CronResult::Lost => "lost",
+    };
+    metrics
+        .cron_runs
+        .get_or_create(&CronLabel { outcome })
+        .inc();
+    tracing::info!(
+        run = %call.run, application = %call.application, cron = %call.cron,
+        attempt = call.attempt, scheduled = %call.scheduled,
+        instance = ended.instance.map(|instance| instance.0), status = ended.status,
+        duration_ms = duration.0, outcome, words = ended.words, "a cron run has ended"
+    );
+    CronReport {
+        run: call.run,
+        attempt: call.attempt,
+        instance: ended.instance,
+        status: ended.status,
+        ended: caller.wall.now(),
+        duration,
+        result: ended.result,
+        words: ended.words,
+    }
+}
