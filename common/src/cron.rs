@@ -51,6 +51,11 @@ impl Schedule {
         })
     }
 
+    /// What may be written in place of five fields, such as `@hourly`.
+    pub fn nicknames() -> impl Iterator<Item = &'static str> {
+        expression::nicknames()
+    }
+
     /// The expression as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {

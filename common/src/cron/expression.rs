@@ -3,6 +3,8 @@
 //! croner reads the fields. What it would read in a way of its own is refused before, and of what
 //! it has read only bits are kept.
 
+use std::ops::RangeInclusive;
+
 use croner::errors::CronError;
 use croner::parser::{CronParser, Seconds, Year};
 use croner::time::{Weekday, days_in_month};
@@ -26,6 +28,15 @@ const NICKNAMES: [(&str, &str); 7] = [
 ];
 
 const FIELDS: [&str; 5] = ["minute", "hour", "day of month", "month", "day of week"];
+
+/// What the numbers of each field may be, and the same in words.
+const RANGES: [(RangeInclusive<u32>, &str); 5] = [
+    (0..=59, "minutes are 0 to 59"),
+    (0..=23, "hours are 0 to 23"),
+    (1..=31, "days of a month are 1 to 31"),
+    (1..=12, "months are 1 to 12"),
+    (0..=7, "days of the week are 0 to 7, and both are Sunday"),
+];
 
 const MONTHS: [&str; 12] = [
     "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC",
@@ -78,8 +89,9 @@ pub(super) fn parse(text: &str) -> Result<Pattern, ScheduleError> {
             found: fields.len(),
         });
     };
-    for (field, name) in fields.iter().zip(FIELDS) {
+    for ((field, name), (range, rule)) in fields.iter().zip(FIELDS).zip(RANGES) {
         check_field(field, name)?;
+        check_numbers(field, name, &range, rule)?;
     }
     // croner has no `%n`.
     let plain = fields.map(|field| if period(field).is_some() { "*" } else { field });
@@ -110,6 +122,11 @@ fn read([minute, hour, day, month, weekday]: [&str; 5]) -> Result<Cron, CronErro
         .year(Year::Disallowed)
         .build()
         .parse(&format!("{minute} {hour} {day} {month} {weekday}"))
+}
+
+/// What may be written in place of five fields.
+pub(super) fn nicknames() -> impl Iterator<Item = &'static str> {
+    NICKNAMES.into_iter().map(|(nickname, _)| nickname)
 }
 
 fn expand_nickname(text: &str) -> Result<&str, ScheduleError> {
@@ -174,6 +191,37 @@ fn check_field(field: &str, name: &'static str) -> Result<(), ScheduleError> {
         return Ok(());
     }
     fault("it has a character that means nothing here")
+}
+
+/// Refuses steps and numbers with words that croner has not.
+fn check_numbers(
+    field: &str,
+    name: &'static str,
+    range: &RangeInclusive<u32>,
+    rule: &str,
+) -> Result<(), ScheduleError> {
+    let is_wrong = |digits: &str, range: &RangeInclusive<u32>| {
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        is_number && !digits.parse().is_ok_and(|number| range.contains(&number))
+    };
+    let reason = field.split(',').find_map(|entry| {
+        let (body, step) = entry.split_once('/').unwrap_or((entry, "1"));
+        let body = body.split('#').next().unwrap_or_default();
+        if is_wrong(step, &(1..=u32::MAX)) {
+            return Some("a step is a number from 1");
+        }
+        body.split('-')
+            .any(|number| is_wrong(number.trim_end_matches(char::is_alphabetic), range))
+            .then_some(rule)
+    });
+    match reason {
+        None => Ok(()),
+        Some(reason) => Err(ScheduleError::Field {
+            field: name,
+            found: field.to_owned(),
+            reason: reason.to_owned(),
+        }),
+    }
 }
 
 /// The n of `%n`.

@@ -1,6 +1,6 @@
 //! The rules of single texts: names, hostnames, paths, lengths of time, sizes.
 
-use crate::cron::{Schedule, Zone};
+use crate::cron::{Schedule, ScheduleError, Zone};
 use crate::id::{
     ApplicationName, CronName, HostPattern, InstanceTypeName, PluginName, ServiceName,
 };
@@ -8,7 +8,7 @@ use crate::launch;
 
 use super::limits::{LABEL_MAX_BYTES, TEXT_MAX_BYTES, URI_MAX_BYTES};
 use super::quantity;
-use super::suggest::nearest_zone;
+use super::suggest::{nearest, nearest_zone};
 
 /// What a text must be.
 #[derive(Debug)]
@@ -122,11 +122,7 @@ pub(super) static URI: Rule = Rule {
 /// When a cron fires.
 pub(super) static RUNSPEC: Rule = Rule {
     expected: "five fields (minute, hour, day of month, month, day of week) such as \"*/5 * * * *\", or one of @hourly, @daily, @weekly, @monthly, @yearly",
-    check: |text| {
-        Schedule::parse(text)
-            .map(drop)
-            .map_err(|error| error.to_string())
-    },
+    check: runspec,
     pattern: None,
 };
 
@@ -230,6 +226,23 @@ fn is_label(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-+._".contains(&byte))
+}
+
+fn runspec(text: &str) -> Result<(), String> {
+    let Err(error) = Schedule::parse(text) else {
+        return Ok(());
+    };
+    let meant = match error {
+        ScheduleError::UnknownNickname => nearest(text.trim(), Schedule::nicknames()),
+        ScheduleError::TooLong
+        | ScheduleError::FieldCount { .. }
+        | ScheduleError::Field { .. }
+        | ScheduleError::NeverFires => None,
+    };
+    Err(match meant {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => error.to_string(),
+    })
 }
 
 fn timezone(text: &str) -> Result<(), String> {

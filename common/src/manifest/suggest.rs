@@ -32,24 +32,30 @@ pub(super) fn nearest<'a>(
 pub(super) fn nearest_zone(found: &str) -> Option<String> {
     let wanted = found.trim().replace(' ', "_");
     let names: Vec<String> = Zone::names().collect();
+    let is_near = |name: &&str| name.len().abs_diff(wanted.len()) <= TOLERATED_MOST;
     if wanted.contains('/') {
-        let near = |name: &&str| name.len().abs_diff(wanted.len()) <= TOLERATED_MOST;
-        return nearest(&wanted, names.iter().map(String::as_str).filter(near)).map(str::to_owned);
+        let near = names.iter().map(String::as_str).filter(is_near);
+        return nearest(&wanted, near).map(str::to_owned);
     }
-    // Abbreviations such as PST are near to others that mean something else.
-    if wanted.len() < STEM_LEAST_BYTES {
-        return None;
-    }
-    let city = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
-    let cities = || names.iter().filter(|name| name.contains('/'));
-    let named = |wanted: &str| cities().find(|name| city(name).eq_ignore_ascii_case(wanted));
-    named(&wanted)
-        .or_else(|| {
-            let all: Vec<String> = cities().map(|name| city(name)).collect();
-            let near = |name: &&str| name.len().abs_diff(wanted.len()) <= TOLERATED_MOST;
-            nearest(&wanted, all.iter().map(String::as_str).filter(near)).and_then(named)
-        })
-        .cloned()
+    let of_city = |wanted: &str| {
+        let mut names = names.iter();
+        names.find(|name| city(name).is_some_and(|city| city.eq_ignore_ascii_case(wanted)))
+    };
+    // Abbreviations such as PST or CEST are near to words that mean something else.
+    let misspelt = || {
+        let cities = names.iter().filter_map(|name| city(name)).filter(is_near);
+        let is_word = wanted.len() > STEM_LEAST_BYTES;
+        is_word
+            .then(|| nearest(&wanted, cities))
+            .flatten()
+            .and_then(of_city)
+    };
+    of_city(&wanted).or_else(misspelt).cloned()
+}
+
+/// The last part of the name of a zone that has several.
+fn city(zone: &str) -> Option<&str> {
+    zone.rsplit_once('/').map(|(_, city)| city)
 }
 
 /// A word with a wrong ending is as near as one with a wrong letter.

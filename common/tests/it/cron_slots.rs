@@ -250,10 +250,7 @@ fn leap_days_are_those_of_the_calendar() {
     // A fifth Monday needs a leap year that begins its February with one.
     assert_eq!(
         following("0 0 * 2 MON#5", "2077-01-01T00:00:00Z", 2),
-        [
-            "2112-02-29T00:00:00Z",
-            "2140-02-29T00:00:00Z"
-        ]
+        ["2112-02-29T00:00:00Z", "2140-02-29T00:00:00Z"]
     );
 }
 

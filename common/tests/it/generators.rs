@@ -6,7 +6,7 @@ use jiff::civil::DateTime;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use crate::samples::{GUESTBOOK, HELLO, INVALID, WORKER};
+use crate::samples::{CHORES, GUESTBOOK, HELLO, INVALID, WORKER};
 
 /// A manifest without faults, as JSON, which is YAML.
 pub(crate) fn valid() -> impl Strategy<Value = Value> {
@@ -39,7 +39,7 @@ pub(crate) fn valid() -> impl Strategy<Value = Value> {
 
 /// A sample with bytes taken out, put in, or repeated; still UTF-8.
 pub(crate) fn mutated() -> impl Strategy<Value = String> {
-    let sample = prop::sample::select(vec![HELLO, GUESTBOOK, WORKER, INVALID]);
+    let sample = prop::sample::select(vec![HELLO, GUESTBOOK, CHORES, WORKER, INVALID]);
     let pieces = "[-\\[\\]{}:,#&*!|>'\"%@`?~ \n\ta-c0]{0,8}";
     (
         sample,

@@ -302,6 +302,49 @@ fn names_are_unique() {
 }
 
 #[test]
+fn cron_that_cannot_be_due_says_why() {
+    for (runspec, message) in [
+        (
+            "*/0 * * * *",
+            "the minute `*/0` is not allowed: a step is a number from 1",
+        ),
+        (
+            "0 0 30 2 *",
+            "it never fires: no time of any year matches it",
+        ),
+        ("0 24 * * *", "the hour `24` is not allowed"),
+        ("0 0 * *", "it has 4 fields, and 5 are needed"),
+        ("@reboot", "this nickname is not known"),
+        ("@houry", "did you mean `@hourly`?"),
+    ] {
+        check(
+            &instance(&format!("crons: [{{runspec: '{runspec}', uri: /}}]")),
+            "instances[0].crons[0].runspec",
+            message,
+        );
+    }
+    for (zone, message) in [
+        (
+            "Europe/Belin",
+            "found `Europe/Belin`; did you mean `Europe/Berlin`? (expected the IANA name",
+        ),
+        ("Paris", "did you mean `Europe/Paris`?"),
+        (
+            "CEST",
+            "found `CEST`; expected the IANA name of a time zone, such as UTC or Europe/Paris",
+        ),
+    ] {
+        check(
+            &instance(&format!(
+                "crons: [{{runspec: '@daily', uri: /, timezone: {zone}}}]"
+            )),
+            "instances[0].crons[0].timezone",
+            message,
+        );
+    }
+}
+
+#[test]
 fn standalone_type_has_nothing_that_needs_a_port() {
     check(
         &shell("{launch_command: 'run %(port)d'}")

@@ -1,7 +1,8 @@
 //! What a manifest says once it is read: defaults, texts as written, units.
 
 use common::application::{
-    HealthSpec, PlacementSpec, Program, RuntimeSpec, ShellScript, StopSignal, StopSpec,
+    CronMethod, HealthSpec, MissedPolicy, Overlap, PlacementSpec, Program, RuntimeSpec,
+    ShellScript, StopSignal, StopSpec,
 };
 use common::id::PluginName;
 use common::time::Span;
@@ -26,6 +27,85 @@ fn what_is_not_given_has_its_default() {
     assert!(web.hostnames.is_empty() && web.env.is_empty() && web.startup.is_empty());
     assert_eq!(spec.prepare, None);
     assert!(spec.services.is_empty());
+}
+
+#[test]
+fn cron_has_its_defaults() {
+    let spec = spec(&instance(
+        "crons: [{runspec: '@daily', uri: '/tasks/clean?all=1'}]",
+    ));
+
+    let [cron] = spec.instance_types[0].crons.as_slice() else {
+        panic!("{spec:?}")
+    };
+    assert_eq!(cron.name.as_str(), "/tasks/clean?all=1");
+    assert_eq!(cron.uri, "/tasks/clean?all=1");
+    assert_eq!(cron.runspec.as_str(), "@daily");
+    assert_eq!(cron.timezone.as_str(), "UTC");
+    assert_eq!(cron.method, CronMethod::Get);
+    assert_eq!(cron.timeout, Span::seconds(300));
+    assert_eq!(cron.overlap, Overlap::Forbid);
+    assert_eq!(cron.missed, MissedPolicy::Skip);
+    assert_eq!(cron.retries, 0);
+    assert_eq!((&cron.username, &cron.password), (&None, &None));
+}
+
+#[test]
+fn everything_of_a_cron_is_read() {
+    let spec = spec(&instance(
+        "crons:
+  - {name: clean up, runspec: ' 0 9 * * mon-fri ', uri: /, username: me, password: 'open: sesame', method: POST,
+     timezone: europe/berlin, timeout: 90, overlap: replace, missed: once, retries: 3}",
+    ));
+
+    let cron = spec.instance_types[0].crons.first().unwrap();
+    assert_eq!(cron.name.as_str(), "clean up");
+    assert_eq!(cron.runspec.as_str(), "0 9 * * mon-fri");
+    assert_eq!(cron.username.as_deref(), Some("me"));
+    assert_eq!(
+        cron.password.as_ref().map(|password| password.reveal()),
+        Some("open: sesame")
+    );
+    assert_eq!(cron.method, CronMethod::Post);
+    assert_eq!(cron.timezone.as_str(), "Europe/Berlin");
+    assert_eq!(cron.timeout, Span::seconds(90));
+    assert_eq!(cron.overlap, Overlap::Replace);
+    assert_eq!(cron.missed, MissedPolicy::Once);
+    assert_eq!(cron.retries, 3);
+    assert!(!format!("{spec:?}").contains("sesame"));
+}
+
+#[test]
+fn crons_without_a_name_are_told_apart() {
+    let long = format!("/{}", "a".repeat(1000));
+    let spec = spec(&instance(&format!(
+        "crons:
+  - {{runspec: '@daily', uri: /clean}}
+  - {{runspec: '@hourly', uri: /clean}}
+  - {{runspec: '@hourly', uri: /other, name: /clean#2}}
+  - {{runspec: '@hourly', uri: {long}}}
+  - {{runspec: '@daily', uri: {long}}}"
+    )));
+
+    let names: Vec<&str> = spec.instance_types[0]
+        .crons
+        .iter()
+        .map(|cron| cron.name.as_str())
+        .collect();
+    let cut = &long[..248];
+    assert_eq!(
+        names,
+        ["/clean", "/clean#3", "/clean#2", cut, &format!("{cut}#2")]
+    );
+}
+
+#[test]
+fn standalone_type_has_no_crons() {
+    let spec = spec(&instance(
+        "standalone: true\ncrons: [{runspec: '@daily', uri: /}]",
+    ));
+
+    assert_eq!(spec.instance_types[0].crons, []);
 }
 
 #[test]

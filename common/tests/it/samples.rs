@@ -5,13 +5,15 @@ use common::manifest::{parse, render_faults};
 
 pub(crate) const HELLO: &str = include_str!("../../../manifests/hello/manifest.yml");
 pub(crate) const GUESTBOOK: &str = include_str!("../../../manifests/guestbook/manifest.yml");
+pub(crate) const CHORES: &str = include_str!("../../../manifests/crons/manifest.yml");
 pub(crate) const WORKER: &str = include_str!("../../../manifests/worker/manifest.yml");
 pub(crate) const INVALID: &str = include_str!("../../../manifests/invalid/manifest.yml");
 
 /// Every sample that can be deployed.
-pub(crate) const VALID: [(&str, &str); 3] = [
+pub(crate) const VALID: [(&str, &str); 4] = [
     ("hello", HELLO),
     ("guestbook", GUESTBOOK),
+    ("chores", CHORES),
     ("worker", WORKER),
 ];
 
