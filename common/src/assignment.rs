@@ -13,6 +13,7 @@ use crate::id::{
     VersionId, VersionNumber, WorkspaceStub,
 };
 use crate::instance::{Failure, InstanceGoal, InstanceState};
+use crate::secret::Secret;
 use crate::time::Span;
 
 /// How long an exclusive instance that is cut off still has when its lease is over, whatever its
@@ -77,6 +78,9 @@ pub struct AssignedInstance {
     pub start_timeout: Span,
     /// Time that a standalone process must survive.
     pub standalone_wait: Span,
+    /// `PM_CRON_KEY`, what requests of web crons are signed with; for a version that has crons.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cron_key: Option<Secret>,
 }
 
 /// What an instance or a build belongs to: the content of `PM_METADATA` without the node's tags.

@@ -17,13 +17,14 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const LANG: &str = "C.UTF-8";
 
 /// Variables that only the platform sets.
-const RESERVED: [&str; 6] = [
+const RESERVED: [&str; 7] = [
     "PM_PORT",
     "PM_METADATA",
     "PM_SERVICES",
     "PM_INSTANCE",
     "PM_INSTANCE_TYPE",
     "PM_RUN",
+    "PM_CRON_KEY",
 ];
 
 /// The environment of an instance's process and of its startup commands.
@@ -45,6 +46,9 @@ pub(crate) fn of_instance(
         "PM_INSTANCE_TYPE".to_owned(),
         assigned.instance_type.to_string(),
     );
+    if let Some(key) = &assigned.cron_key {
+        environment.insert("PM_CRON_KEY".to_owned(), key.reveal().to_owned());
+    }
     if let Some(port) = port {
         environment.insert("PM_PORT".to_owned(), port.to_string());
         environment.insert("PORT".to_owned(), port.to_string());
@@ -115,6 +119,8 @@ fn platform(
 mod tests {
     use std::path::PathBuf;
 
+    use common::secret::Secret;
+
     use super::*;
     use crate::samples;
 
@@ -161,6 +167,7 @@ mod tests {
             ("PM_PORT", "80"),
             ("PM_METADATA", "mine"),
             ("PM_RUN", "mine"),
+            ("PM_CRON_KEY", "mine"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
@@ -172,6 +179,17 @@ mod tests {
         assert_eq!(environment["PM_PORT"], "20000");
         assert!(environment["PM_METADATA"].starts_with('{'));
         assert!(!environment.contains_key("PM_RUN"));
+        assert!(!environment.contains_key("PM_CRON_KEY"));
+    }
+
+    #[test]
+    fn a_process_of_a_version_with_crons_has_the_key_of_their_signatures() {
+        let mut assigned = samples::instance(1);
+        assigned.cron_key = Some(Secret::new("00ff".to_owned()));
+
+        let environment = of_instance(&assigned, Some(20_000), &BTreeMap::new(), &directory());
+
+        assert_eq!(environment["PM_CRON_KEY"], "00ff");
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub(crate) fn instance(id: u64) -> AssignedInstance {
         stop: StopSpec::default(),
         start_timeout: Span::seconds(20),
         standalone_wait: Span::seconds(5),
+        cron_key: None,
     }
 }
 

@@ -388,6 +388,7 @@ pub(crate) fn instance(id: u64, package: PackageReference, command: &str) -> Ass
         },
         start_timeout: Span::seconds(20),
         standalone_wait: Span::seconds(1),
+        cron_key: None,
     }
 }
 

@@ -83,6 +83,31 @@ async fn a_process_is_given_what_the_contract_says_and_nothing_else() -> Result<
 }
 
 #[tokio::test]
+async fn an_application_keeps_the_key_that_its_crons_are_signed_with() -> Result<()> {
+    let dev = DevProcess::start().await?;
+    let mut application = TestApp::server("signed", "body")?;
+    deploy(&dev, &application).await?;
+    let without_crons = environment(&dev, "signed").await?;
+
+    application.set(
+        "/instances/0/crons",
+        json!([{ "runspec": "@yearly", "uri": "/yearly" }]),
+    )?;
+    deploy(&dev, &application).await?;
+    let first = environment(&dev, "signed").await?;
+    deploy(&dev, &application).await?;
+    let second = environment(&dev, "signed").await?;
+
+    assert!(!without_crons.contains_key("PM_CRON_KEY"));
+    let key = &first["PM_CRON_KEY"];
+    assert_eq!(key.len(), 64, "{key}");
+    assert!(key.bytes().all(|digit| digit.is_ascii_hexdigit()), "{key}");
+    assert_eq!(&second["PM_CRON_KEY"], key);
+    dev.passed();
+    Ok(())
+}
+
+#[tokio::test]
 async fn prepare_and_startup_see_their_part_of_the_contract() -> Result<()> {
     let dev = DevProcess::start().await?;
     let mut application = TestApp::server("steps", "body")?;

@@ -61,6 +61,9 @@ impl State {
             stop: spec.stop.clone(),
             start_timeout: spec.start_timeout,
             standalone_wait: spec.standalone_wait,
+            cron_key: has_crons(version)
+                .then(|| application.cron_key.clone())
+                .flatten(),
         })
     }
 
@@ -93,4 +96,10 @@ impl State {
             workspace_tags: workspace.tags.clone(),
         })
     }
+}
+
+/// Every instance of a version with crons can check their signatures, whichever type they call.
+fn has_crons(version: &Version) -> bool {
+    let mut types = version.spec.instance_types.iter();
+    types.any(|instance_type| !instance_type.crons.is_empty())
 }
