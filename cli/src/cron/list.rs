@@ -1,6 +1,7 @@
 //! `pm cron list`: when each cron runs next, and how it went last.
 
 use common::api::{CRON_FAILURES_SHOWN, CronRunState, CronRunView, CronView};
+use common::cron::Zone;
 use common::id::ApplicationName;
 
 use crate::connection::Connection;
@@ -70,7 +71,14 @@ fn short_name(cron: &CronView, all: &[CronView]) -> String {
 fn next(cron: &CronView) -> String {
     match cron.next {
         _ if cron.suspended => "suspended".to_owned(),
-        Some(next) => format!("{next} ({})", until(next)),
+        Some(next) => {
+            let time = match Zone::parse(&cron.timezone) {
+                Ok(zone) => zone.in_words(next),
+                // A newer release may know more zones.
+                Err(_) => next.to_string(),
+            };
+            format!("{time} ({})", until(next))
+        }
         None => "-".to_owned(),
     }
 }

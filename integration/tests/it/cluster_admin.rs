@@ -419,7 +419,8 @@ async fn a_pacemaker_that_died_is_taken_out_and_another_is_not() -> Result<()> {
     })
     .await
     .with_context(|| admin.logs())?;
-    assert_eq!(status["problems"], serde_json::json!([]), "{status}");
+    let problems = status["problems"].to_string();
+    assert!(problems.contains("even number"), "{status}");
     admin.lists(2).await?;
     admin.pm(&["node", "remove", "3"]).await?.success()?;
     let nodes = admin.json(&["node", "list"]).await?;
