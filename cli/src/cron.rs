@@ -65,7 +65,7 @@ async fn log(connection: &Connection, run: RunId) -> Result<(), CommandError> {
         .await
         .map_err(connection.failed(format!("read the log of run {run}")))
         .map_err(|error| {
-            if error.code == "run_not_found" {
+            if error.code == "cron_run_not_found" {
                 error.next("`pm cron history APP` shows the runs that are kept")
             } else {
                 error

@@ -26,20 +26,24 @@ pub(super) async fn run(
 }
 
 fn human(application: &ApplicationName, is_served: bool, crons: &[CronView]) -> String {
-    if crons.is_empty() {
-        return format!("`{application}` has no crons; its manifest names them under `crons`.");
-    }
-    let rows = crons.iter().map(|cron| row(cron, crons));
-    let mut text = table(
-        &["CRON", "SCHEDULE", "CALLS", "NEXT", "LAST", "OUTCOME"],
-        rows,
+    let idle = format!(
+        "No version of `{application}` is current, so none of its crons runs; `pm version promote {application} N` changes that.\n"
     );
-    if !is_served {
-        text.push_str(&format!(
-            "No version of `{application}` is current, so none of them runs; `pm version promote {application} N` changes that.\n"
-        ));
+    match (crons, is_served) {
+        ([], true) => {
+            format!("`{application}` has no crons; its manifest names them under `crons`.")
+        }
+        ([], false) => idle,
+        (crons, _) => {
+            let rows = crons.iter().map(|cron| row(cron, crons));
+            let header = ["CRON", "SCHEDULE", "CALLS", "NEXT", "LAST", "OUTCOME"];
+            let mut text = table(&header, rows);
+            if !is_served {
+                text.push_str(&idle);
+            }
+            text
+        }
     }
-    text
 }
 
 fn row(cron: &CronView, all: &[CronView]) -> Vec<String> {

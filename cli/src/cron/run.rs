@@ -189,10 +189,10 @@ fn say_what_to_do(error: CommandError, arguments: &RunArguments) -> CommandError
         return error;
     }
     match error.code.as_str() {
-        "no_current_version" => error.next(format!(
+        "version_state" => error.next(format!(
             "`pm version promote {application} N` makes a version current"
         )),
-        "cron_running" => error.next(format!(
+        "busy" => error.next(format!(
             "`pm cron history {application} {}` shows the run that goes on",
             typed(&arguments.target.name)
         )),

@@ -71,6 +71,16 @@ fn the_first_command_starts_the_sample() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_signature_is_checked_as_the_sample_checks_it() -> Result<()> {
+    let (_, text) = parts()?;
+    let (_, rest) = text.split_once("```python\n").context("README has Python")?;
+    let (function, _) = rest.split_once("```").context("and an end of it")?;
+    let sample = std::fs::read_to_string(root().join("manifests/crons/app.py"))?;
+    assert!(sample.contains(function), "{function}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_tour_works_as_it_stands() -> Result<()> {
     let options = integration::DevOptions {
