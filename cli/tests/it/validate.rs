@@ -77,6 +77,65 @@ fn what_has_no_effect_yet_is_said() {
 }
 
 #[test]
+fn the_next_times_of_each_cron_are_printed() {
+    let directory = directory_with(&format!(
+        "{GOOD}    crons:
+      - {{name: clean, runspec: '*/5 * * * *', uri: /clean, timezone: Asia/Kathmandu}}
+      - {{runspec: '@yearly', uri: /greet}}
+"
+    ));
+    let path = directory.path().to_str().unwrap();
+
+    let said = pm(directory.path(), &["validate", path]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let expected = "cron web/clean, */5 * * * * in Asia/Kathmandu:";
+    assert!(said.stdout.contains(expected), "{}", said.stdout);
+    assert_eq!(said.stdout.matches(" +05:45\n").count(), 5);
+    assert_eq!(said.stdout.matches("-01-01 00:00 +00:00\n").count(), 5);
+
+    let json = pm(directory.path(), &["validate", path, "--format", "json"]);
+    let value: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    let crons = value["crons"].as_array().unwrap();
+    assert_eq!(crons[1]["name"], "/greet");
+    for cron in crons {
+        let next: Vec<&str> = cron["next"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|time| time.as_str().unwrap())
+            .collect();
+        assert_eq!(next.len(), 5);
+        assert!(next.is_sorted(), "{next:?}");
+    }
+    assert!(crons[0]["next"][0].as_str().unwrap().ends_with(":00+05:45"));
+}
+
+#[test]
+fn a_cron_that_is_never_due_is_a_fault_at_its_place() {
+    let directory = directory_with(&format!(
+        "{GOOD}    crons:
+      - {{runspec: '0 0 30 2 *', uri: /clean}}
+      - {{runspec: '@daily', uri: /clean, timezone: Europe/Belin}}
+"
+    ));
+    let path = directory.path().to_str().unwrap();
+    let said = pm(directory.path(), &["validate", path]);
+    assert_eq!((said.code, said.stdout.as_str()), (1, ""));
+    assert!(
+        said.stderr.contains("manifest.yml:7:19:"),
+        "{}",
+        said.stderr
+    );
+    assert!(said.stderr.contains("never fires"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("manifest.yml:8:52:"),
+        "{}",
+        said.stderr
+    );
+    assert!(said.stderr.contains("`Europe/Berlin`?"), "{}", said.stderr);
+}
+
+#[test]
 fn the_schema_is_a_json_schema() {
     let home = tempfile::tempdir().unwrap();
     let said = pm(home.path(), &["validate", "--schema"]);
