@@ -177,7 +177,7 @@ async fn deploy(client: &Client, content: &[u8]) -> Job {
 }
 
 /// Follows the job by its generations to its end.
-async fn finished(client: &Client, job: common::id::JobId) -> Job {
+pub(crate) async fn finished(client: &Client, job: common::id::JobId) -> Job {
     let mut after = Generation(0);
     let follow = async {
         loop {

@@ -5,6 +5,8 @@ mod api;
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod crons;
+#[cfg(test)]
 mod deploy;
 #[cfg(test)]
 mod durability;

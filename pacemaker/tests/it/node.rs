@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use common::application::{RUNTIME_SHELL, RUNTIME_STATIC};
 use common::assignment::{Assignment, HeartReport, InstanceReport, Report, RouterReport};
-use common::id::{Generation, NodeId, PluginName};
+use common::id::{Generation, InstanceId, NodeId, PluginName};
 use common::instance::{InstanceGoal, InstanceState};
 use common::node::{NodeDescription, Role};
 use common::time::Span;
@@ -14,6 +16,11 @@ use tokio::task::JoinHandle;
 
 /// The first port that the node gives.
 const FIRST_PORT: u16 = 20_000;
+/// The pause before a report that was not taken is sent again.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
+
+/// Where an instance listens.
+type Ports = Arc<dyn Fn(InstanceId) -> u16 + Send + Sync>;
 
 pub(crate) struct FakeNode {
     tasks: Vec<JoinHandle<()>>,
@@ -22,8 +29,21 @@ pub(crate) struct FakeNode {
 impl FakeNode {
     /// Registers, and then obeys every assignment and every table at once.
     pub(crate) async fn start(client: &Client, api: &str) -> Self {
-        let id = client.register_node(&description(api)).await.unwrap();
-        let heart = tokio::spawn(run_heart(client.clone(), id));
+        let port = |id: InstanceId| FIRST_PORT + u16::try_from(id.0).unwrap();
+        Self::with(client, &description(api), Arc::new(port)).await
+    }
+
+    /// The same, without a pacemaker on its machine, and with instances that listen somewhere.
+    pub(crate) async fn start_at(client: &Client, api: &str, ports: Ports) -> Self {
+        let mut description = description(api);
+        description.key = "heart-key".to_owned();
+        description.roles.remove(&Role::Pacemaker);
+        Self::with(client, &description, ports).await
+    }
+
+    async fn with(client: &Client, description: &NodeDescription, ports: Ports) -> Self {
+        let id = client.register_node(description).await.unwrap();
+        let heart = tokio::spawn(run_heart(client.clone(), id, ports));
         let router = tokio::spawn(run_router(client.clone(), id));
         Self {
             tasks: vec![heart, router],
@@ -54,7 +74,7 @@ pub(crate) fn description(api: &str) -> NodeDescription {
     }
 }
 
-async fn run_heart(client: Client, node: NodeId) {
+async fn run_heart(client: Client, node: NodeId, ports: Ports) {
     let mut held = Assignment {
         cluster: String::new(),
         node_ttl: Span(0),
@@ -74,7 +94,11 @@ async fn run_heart(client: Client, node: NodeId) {
                 incarnation: 1,
                 sequence,
                 assignment: held.generation,
-                instances: held.instances.iter().map(obeyed).collect(),
+                instances: held
+                    .instances
+                    .iter()
+                    .map(|instance| obeyed(instance, &ports))
+                    .collect(),
                 ..HeartReport::default()
             }),
             router: None,
@@ -88,7 +112,7 @@ async fn run_heart(client: Client, node: NodeId) {
     }
 }
 
-fn obeyed(instance: &common::assignment::AssignedInstance) -> InstanceReport {
+fn obeyed(instance: &common::assignment::AssignedInstance, ports: &Ports) -> InstanceReport {
     let is_running = instance.goal == InstanceGoal::Running;
     InstanceReport {
         id: instance.id,
@@ -97,7 +121,7 @@ fn obeyed(instance: &common::assignment::AssignedInstance) -> InstanceReport {
         } else {
             InstanceState::Registered
         },
-        port: is_running.then(|| FIRST_PORT + u16::try_from(instance.id.0).unwrap()),
+        port: is_running.then(|| ports(instance.id)),
         pid: is_running.then_some(1),
         restarts: 0,
         failure: None,
@@ -130,7 +154,8 @@ async fn run_router(client: Client, node: NodeId) {
 }
 
 async fn report_until_taken(client: &Client, report: &Report) {
+    let mut interval = tokio::time::interval(RETRY_PAUSE);
     while client.report(report).await.is_err() {
-        tokio::task::yield_now().await;
+        interval.tick().await;
     }
 }
