@@ -9,9 +9,10 @@
 
 use super::calendar::{DAY, HOUR, LAST_MINUTE, Month};
 
-/// Jumps that a search makes before it gives up. An expression without a period needs two a year,
-/// and fires within 40 years if ever; one with periods (`%n`) gets some years of hours.
-const STEPS_MAX: u32 = 5000;
+/// Jumps that a search makes before it gives up. An expression without a period needs at most two
+/// a month, and is due within 40 years if ever. One with periods (`%n`) makes one or two a day: what
+/// is not due within years of days that match is not worth the time of whoever asks.
+const STEPS_MAX: u32 = 2000;
 
 /// Which minutes match.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,8 +101,8 @@ pub(super) const SHORTEST_MONTH: i64 = 28;
 /// Which days match: those of the table, and those of either period.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Days {
-    /// For each kind of month, which of its days match; the lowest bit is the first. Ordered by
-    /// length, then by the day of the week of the first.
+    /// For each kind of month, which of its days match; the lowest bit is the first, and those past
+    /// its end say nothing. Ordered by length, then by the day of the week of the first.
     pub(super) by_month: [u32; MONTH_KINDS],
     /// Every n-th day since 1970, by the day of the month and by the day of the week.
     pub(super) every: [Option<i64>; 2],

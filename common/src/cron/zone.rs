@@ -18,6 +18,9 @@ use super::calendar;
 
 const MINUTE_MS: i64 = 60_000;
 
+/// The most that a clock is ever set back: zones have changed their side of the date line.
+const REPEATED_MAX_MS: i64 = 26 * 60 * MINUTE_MS;
+
 /// Clock changes that are looked at for the end of one gap: real ones lie months apart.
 const CHANGES_MAX: usize = 8;
 
@@ -120,6 +123,9 @@ impl Zone {
         let local_ms = now_ms + offset_ms(change.offset());
         let minute = local_ms.div_euclid(MINUTE_MS) + 1;
         let change_ms = change.timestamp().as_millisecond();
+        if now_ms - change_ms > REPEATED_MAX_MS {
+            return Some(minute);
+        }
         let before = jiff::Timestamp::from_millisecond(change_ms - 1).ok()?;
         // What the clock would have shown next when it was set back: until it is past that again,
         // everything is a repetition.

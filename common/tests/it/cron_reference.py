@@ -93,6 +93,7 @@ def values(field, low, high, names=()):
     found = set()
     for entry in field.split(","):
         body, _, step = entry.partition("/")
+        step = int(step or 1)
         if body in ("*", "?"):
             first, last = low, high
         elif "-" in body:
@@ -101,7 +102,10 @@ def values(field, low, high, names=()):
             first = last = number(body, names)
         else:
             continue
-        found.update(range(first, last + 1, int(step or 1)))
+        if first <= last:
+            found.update(range(first, last + 1, step))
+        else:
+            found.update([*range(first, high + 1), *range(low, last + 1)][::step])
     return found
 
 

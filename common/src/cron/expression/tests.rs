@@ -5,6 +5,10 @@ use proptest::prelude::*;
 use super::super::Schedule;
 use super::*;
 
+fn pattern(text: &str) -> Pattern {
+    parse(text).expect(text)
+}
+
 #[test]
 fn expressions_of_every_form_are_accepted() {
     for text in [
@@ -25,6 +29,7 @@ fn expressions_of_every_form_are_accepted() {
         "0 0 * * 7",
         "0 0 ? * *",
         "%7 * * * *",
+        "50-10/7 22-6 25-5 NOV-feb SAT-sun",
         "  @hourly ",
         "@daily",
         "@midnight",
@@ -53,7 +58,10 @@ fn expressions_that_mean_nothing_are_refused() {
         "* * * 13 *",
         "* * * * 8",
         "*/0 * * * *",
-        "5-1 * * * *",
+        "5-70 * * * *",
+        "70-5 * * * *",
+        "5-1/0 * * * *",
+        "5/10 * * * *",
         "1,,2 * * * *",
         "-1 * * * *",
         "a * * * *",
@@ -66,6 +74,8 @@ fn expressions_that_mean_nothing_are_refused() {
         "0 0 * * L",
         "0 0 1 * L",
         "%0 * * * *",
+        "%+5 * * * *",
+        "%5,7 * * * *",
         "%x * * * *",
         "@never",
         "@reboot",
@@ -100,6 +110,22 @@ fn fault_names_the_field() {
     let message = Schedule::parse("* 24 * * *").unwrap_err().to_string();
 
     assert!(message.contains("the hour `24`"), "{message}");
+}
+
+#[test]
+fn range_past_the_end_begins_again() {
+    for (wrapping, listed) in [
+        ("0 22-6 * * *", "0 22,23,0,1,2,3,4,5,6 * * *"),
+        ("30-10/7 * * * *", "30,37,44,51,58,5 * * * *"),
+        ("0 0 30-2 * *", "0 0 30,31,1,2 * *"),
+        ("0 0 1 NOV-2 *", "0 0 1 11,12,1,2 *"),
+        ("0 0 * * FRI-SUN", "0 0 * * 5,6,0"),
+        ("0 0 * * sat-mon,3", "0 0 * * 6,0,1,3"),
+        ("0 0 * * 7-2", "0 0 * * 0,1,2"),
+        ("0 0 * * 5-7", "0 0 * * 5,6,7"),
+    ] {
+        assert_eq!(pattern(wrapping), pattern(listed), "{wrapping}");
+    }
 }
 
 proptest! {
