@@ -8,7 +8,7 @@ pub(in super::super) static CRON: Table = Table {
     keys: &[
         Key::required(
             "runspec",
-            "When: five fields, or @hourly, @daily, @weekly, @monthly, @yearly.",
+            "When: minute, hour, day of month, month, day of week; or @hourly, @daily, @weekly, @monthly, @yearly.",
             Shape::Text(&rule::RUNSPEC),
         ),
         Key::required(
@@ -38,7 +38,7 @@ pub(in super::super) static CRON: Table = Table {
         ),
         Key::optional(
             "timezone",
-            "The IANA name of the zone of its times; UTC when not given.",
+            "The IANA name of the zone of its times; UTC when not given. What a clock change skips is due once just after, what it repeats is due once.",
             Shape::Text(&rule::TIMEZONE),
         ),
         Key::optional(
