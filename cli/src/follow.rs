@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::connection::Connection;
 use crate::error::{CommandError, code};
-use crate::output::word;
+use crate::output::{took, word};
 
 /// How long a cluster that does not answer is asked again before following is given up; a
 /// pacemaker that restarts needs seconds.
@@ -190,7 +190,7 @@ pub(crate) fn step_line(step: &Step) -> String {
         JobState::Waiting => "-",
     };
     let took = match (step.started, step.ended) {
-        (Some(started), Some(ended)) => format!("{} ms", ended.since(started).0),
+        (Some(started), Some(ended)) => took(ended.since(started)),
         (Some(_) | None, _) => String::new(),
     };
     format!("  {:<10} {mark:<8}{took}", word(&step.name))

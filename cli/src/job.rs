@@ -10,7 +10,7 @@ use crate::args::JobVerb;
 use crate::connection::{Connection, idempotency_key};
 use crate::error::{CommandError, printable};
 use crate::follow::{follow, step_line};
-use crate::output::{ago, table, word};
+use crate::output::{self, ago, table, word};
 
 /// Lists, shows, follows or aborts.
 pub(crate) async fn run(connection: &Connection, verb: &JobVerb) -> Result<(), CommandError> {
@@ -122,7 +122,7 @@ fn row(job: &Job, names: &BTreeMap<ApplicationId, String>) -> Vec<String> {
 fn took(job: &Job) -> String {
     job.finished.map_or_else(
         || "-".to_owned(),
-        |finished| format!("{} ms", finished.since(job.created).0),
+        |finished| output::took(finished.since(job.created)),
     )
 }
 

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
-use common::time::Timestamp;
+use common::time::{Span, Timestamp};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
@@ -118,6 +118,17 @@ pub(crate) fn until(time: Timestamp) -> String {
     }
 }
 
+/// A length of time for a person: exact where it is short, short where it is long.
+pub(crate) fn took(span: Span) -> String {
+    let seconds = span.0 / 1000;
+    match span.0 {
+        0..10_000 => format!("{} ms", span.0),
+        10_000..120_000 => format!("{seconds}.{} s", span.0 % 1000 / 100),
+        120_000..7_200_000 => format!("{}m {}s", seconds / 60, seconds % 60),
+        _ => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
 /// `word` as it is typed in a shell.
 pub(crate) fn typed(word: &str) -> String {
     let is_plain =
@@ -155,6 +166,19 @@ mod tests {
         let text = table(&["A", "B"], [vec!["one".to_owned(), "two".to_owned()]]);
         assert!(text.lines().all(|line| line == line.trim_end()), "{text:?}");
         assert!(text.contains("one"));
+    }
+
+    #[test]
+    fn lengths_of_time_are_short() {
+        for (milliseconds, text) in [
+            (0, "0 ms"),
+            (9_999, "9999 ms"),
+            (10_950, "10.9 s"),
+            (300_000, "5m 0s"),
+            (7_384_000, "2h 3m"),
+        ] {
+            assert_eq!(took(Span(milliseconds)), text);
+        }
     }
 
     #[test]

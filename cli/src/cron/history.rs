@@ -8,7 +8,7 @@ use crate::args::cron::HistoryArguments;
 use crate::connection::Connection;
 use crate::cron::point_to_list;
 use crate::error::{CommandError, printable};
-use crate::output::{table, word};
+use crate::output::{table, took, word};
 use crate::status::optional;
 
 /// Runs that are asked for at once.
@@ -81,8 +81,8 @@ fn row(run: &CronRunView) -> Vec<String> {
         printable(&run.cron),
         scheduled(run),
         word(&run.state),
-        late(run).map_or_else(|| "-".to_owned(), milliseconds),
-        run.duration.map_or_else(|| "-".to_owned(), milliseconds),
+        late(run).map_or_else(|| "-".to_owned(), took),
+        run.duration.map_or_else(|| "-".to_owned(), took),
         run.attempts.to_string(),
         optional(run.version.as_ref()),
         optional(run.instance.as_ref()),
@@ -107,9 +107,4 @@ fn late(run: &CronRunView) -> Option<Span> {
         CronTrigger::Schedule => run.started.map(|started| started.since(run.scheduled)),
         CronTrigger::Manual => None,
     }
-}
-
-/// Milliseconds as `pm job list` shows them.
-pub(super) fn milliseconds(span: Span) -> String {
-    format!("{} ms", span.0)
 }

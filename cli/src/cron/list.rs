@@ -57,7 +57,7 @@ fn row(cron: &CronView, all: &[CronView]) -> Vec<String> {
         printable(&format!("{}{zone}", cron.runspec)),
         printable(&format!("{} {}", cron.method, cron.uri)),
         next(cron),
-        last.map_or_else(|| "-".to_owned(), |last| ago(last.scheduled)),
+        last.map_or_else(|| "-".to_owned(), |last| ago(last.last_scheduled)),
         last.map_or_else(|| "-".to_owned(), |last| outcome(cron, last)),
     ]
 }

@@ -9,11 +9,10 @@ use tokio::time::Instant;
 
 use crate::args::cron::RunArguments;
 use crate::connection::{Connection, idempotency_key};
-use crate::cron::history::milliseconds;
 use crate::cron::{point_to_list, read_log};
 use crate::error::{CommandError, code, printable};
 use crate::follow::INTERRUPTED;
-use crate::output::typed;
+use crate::output::{took, typed};
 
 /// Time between two looks; there is no watch on a run.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -126,7 +125,7 @@ fn human(run: &CronRunView, answer: &str) -> String {
         run.id,
         run.cron,
         run.duration
-            .map_or_else(String::new, |span| format!(" in {}", milliseconds(span))),
+            .map_or_else(String::new, |span| format!(" in {}", took(span))),
         run.instance
             .map_or_else(String::new, |instance| format!(" on instance {instance}")),
     );

@@ -38,7 +38,13 @@ async fn killed_while_requests_are_under_way(dev: &mut DevProcess, slot: Slot) -
     receiver
         .cron("quick", &at, "/ok?quick", &json!({}))?
         .cron("once", &at, "/hold?once", &json!({}))?
-        .cron("again", &at, "/hold?again", &json!({ "retries": 1 }))?;
+        .cron(
+            "again",
+            &at,
+            "/hold?again",
+            // Otherwise it would wait until the lost request can no longer be answered.
+            &json!({ "retries": 1, "overlap": "allow" }),
+        )?;
     deploy(dev, receiver.application()).await?;
     receiver.hold()?;
     slot.comes(Duration::ZERO).await?;
