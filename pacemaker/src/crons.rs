@@ -49,7 +49,7 @@ const SEND_WITHIN: Duration = Duration::from_secs(2);
 /// The longest time between two looks, by which a wall clock that was set is noticed.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
 /// The shortest time between two comparisons of what is in flight with the state.
-const COMPARE_INTERVAL: Duration = Duration::from_millis(50);
+const COMPARE_INTERVAL: Duration = Duration::from_millis(100);
 /// A pacemaker that was not heard for so long does not report its runs any more.
 const GONE_AFTER: Duration = Duration::from_secs(30);
 /// The pause after a proposal that failed, or before a start is announced again.
@@ -244,7 +244,7 @@ impl CronLoop {
         decisions: Vec<CronDecision>,
     ) -> Result<(), ()> {
         let send_by = Instant::now() + SEND_WITHIN;
-        count_unfired(&self.metrics, &decisions);
+        let unfired = unfired(&decisions);
         let command = Command::DecideCrons {
             runner: self.me,
             at: wall,
@@ -252,6 +252,7 @@ impl CronLoop {
         };
         match self.proposer.propose_as_leader(term, command).await {
             Ok(Ok(Outcome::CronsDecided { runs })) => {
+                self.count(unfired);
                 for run in runs.into_iter().flatten() {
                     self.begin(run, term, send_by);
                 }
@@ -295,7 +296,8 @@ impl CronLoop {
             status.is_leader && status.term == term && proposer.leads_a_majority()
         };
         let (metrics, wall) = (self.metrics.clone(), self.wall);
-        let due = (!is_manual).then_some(call.scheduled);
+        let is_first = !is_manual && call.attempt == 1;
+        let due = is_first.then_some(call.scheduled);
         let sending = move || {
             if let Some(due) = due {
                 let late = wall.real(wall.now().since(due));
@@ -312,6 +314,14 @@ impl CronLoop {
         self.in_flight.begin(attempt);
     }
 
+    /// Counts slots that were not run; those that are run are counted when they end.
+    fn count(&self, unfired: [(&'static str, u64); 2]) {
+        for (outcome, count) in unfired {
+            let label = CronLabel { outcome };
+            self.metrics.cron_runs.get_or_create(&label).inc_by(count);
+        }
+    }
+
     /// The pacemakers that will not report their runs any more, as far as a leader can tell.
     fn gone(&self, leading_since: Instant) -> BTreeSet<NodeId> {
         let group = self.proposer.group();
@@ -323,18 +333,18 @@ impl CronLoop {
     }
 }
 
-/// Counts the slots that will not be run; those that are run are counted when they end.
-fn count_unfired(metrics: &Metrics, decisions: &[CronDecision]) {
+/// How many slots are skipped, and how many were missed.
+fn unfired(decisions: &[CronDecision]) -> [(&'static str, u64); 2] {
+    let (mut skipped, mut missed) = (0, 0);
     for decision in decisions {
-        let (outcome, count) = match decision {
-            CronDecision::Skip { .. } => ("skipped", 1),
-            CronDecision::Miss { count, .. } => ("missed", *count),
+        match decision {
+            CronDecision::Skip { .. } => skipped += 1,
+            CronDecision::Miss { count, .. } => missed += count,
             CronDecision::Fire { .. }
             | CronDecision::Claim { .. }
             | CronDecision::Lose { .. }
-            | CronDecision::Rewind { .. } => continue,
-        };
-        let label = CronLabel { outcome };
-        metrics.cron_runs.get_or_create(&label).inc_by(count);
+            | CronDecision::Rewind { .. } => {}
+        }
     }
+    [("skipped", skipped), ("missed", missed)]
 }

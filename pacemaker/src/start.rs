@@ -121,15 +121,7 @@ async fn start_with(
             tls: config.tls.clone(),
         },
     );
-    let cron_loop = CronLoop::new(CronParts {
-        proposer: proposer.clone(),
-        replica: Arc::clone(replica),
-        metrics: metrics.clone(),
-        wall: config.wall_clock,
-        logs: cron_logs.clone(),
-        crash: Crash(config.crash_at),
-        incarnation: random_id()?,
-    });
+    let cron_loop = cron_loop(&config, proposer, replica, metrics, &cron_logs)?;
     let api = Arc::new(Api {
         proposer: proposer.clone(),
         replica: Arc::clone(replica),
@@ -164,18 +156,38 @@ async fn start_with(
     let beginning = tokio::spawn(begin(config, Arc::clone(&api), stop.clone()));
     let connections = api.connections.clone();
     let supervising = supervise(proposer.clone(), tasks, beginning, connections, stop);
-    let finished = tokio::spawn(supervising);
-    let (text, state) = (metrics.clone(), Arc::clone(replica));
+    let (metrics, replica) = (metrics.clone(), Arc::clone(replica));
     Ok(Running {
         routes: http::router(&api),
-        metrics: Arc::new(move || {
-            let failing = state.read(|state| state.failing_crons().len());
-            let failing = i64::try_from(failing).unwrap_or(i64::MAX);
-            text.crons_failing.set(failing);
-            text.text()
-        }),
-        finished,
+        metrics: Arc::new(move || scrape(&metrics, &replica)),
+        finished: tokio::spawn(supervising),
     })
+}
+
+fn cron_loop(
+    config: &Config,
+    proposer: &Proposer,
+    replica: &Arc<Replica>,
+    metrics: &Metrics,
+    logs: &CronLogs,
+) -> Result<CronLoop, Error> {
+    Ok(CronLoop::new(CronParts {
+        proposer: proposer.clone(),
+        replica: Arc::clone(replica),
+        metrics: metrics.clone(),
+        wall: config.wall_clock,
+        logs: logs.clone(),
+        crash: Crash(config.crash_at),
+        incarnation: random_id()?,
+    }))
+}
+
+/// The metrics, with those that are counted only when someone looks.
+fn scrape(metrics: &Metrics, replica: &Replica) -> String {
+    let failing = replica.read(|state| state.failing_crons().len());
+    let failing = i64::try_from(failing).unwrap_or(i64::MAX);
+    metrics.crons_failing.set(failing);
+    metrics.text()
 }
 
 async fn load_identity(config: &Config) -> Result<Identity, Error> {

@@ -101,7 +101,7 @@ impl Caller {
             let words = late(seen.status, seen.instance, call.timeout);
             (CronResult::TimedOut, words)
         });
-        let line = format!("[attempt {} of run {}: {words}]", call.attempt, call.run);
+        let line = format!("\n[attempt {} of run {}: {words}]", call.attempt, call.run);
         seen.log.line(line.as_bytes()).await;
         seen.log.finish().await;
         Ended {

@@ -42,14 +42,13 @@ impl Choice {
         tried: &[InstanceId],
     ) -> Option<(CronTarget, Taken)> {
         let mut turns = self.turns();
-        let target = targets
+        let target = *targets
             .iter()
             .filter(|target| !tried.contains(&target.instance))
             .min_by_key(|target| {
                 let calls = turns.calls.get(&target.instance);
                 (calls.copied().unwrap_or_default(), target.instance)
-            })?
-            .clone();
+            })?;
         if turns.calls.len() >= REMEMBERED_MAX {
             turns.calls.retain(|_, calls| calls.in_flight > 0);
         }

@@ -8,7 +8,7 @@ use pacemaker_core::command::{CronReport, CronResult};
 use pacemaker_core::state::crons::{CronRun, RunPhase};
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::crons::attempt::{Attempt, Caller};
@@ -27,6 +27,10 @@ const FILES_EACH: u64 = 2;
 
 /// Of a run that nobody sends.
 const NOT_SENT: &str = "not sent: the pacemaker was stopped or deposed while it recorded the run";
+
+/// Of a run whose request is dropped.
+const STOPPED: &str =
+    "nobody knows what became of it: the pacemaker that made the request was stopped";
 
 /// The attempts under way.
 #[derive(Debug)]
@@ -93,10 +97,21 @@ impl InFlight {
 
     /// Resolves when an attempt has ended; never while there is none.
     pub(super) async fn one_ended(&mut self) {
-        match self.tasks.join_next().await {
-            None => std::future::pending().await,
-            Some(Ok((run, attempt))) => self.remove(run, Some(attempt)),
-            Some(Err(error)) => {
+        let Some(first) = self.tasks.join_next().await else {
+            return std::future::pending().await;
+        };
+        let mut next = Some(first);
+        while let Some(ended) = next {
+            self.forget(ended);
+            next = self.tasks.try_join_next();
+        }
+        self.count();
+    }
+
+    fn forget(&mut self, ended: Result<(RunId, u32), JoinError>) {
+        match ended {
+            Ok((run, attempt)) => self.remove(run, Some(attempt)),
+            Err(error) => {
                 if error.is_panic() {
                     tracing::error!(%error, "an attempt of a cron run panicked");
                 }
@@ -107,7 +122,6 @@ impl InFlight {
                 }
             }
         }
-        self.count();
     }
 
     /// What is on its way into the log.
@@ -146,27 +160,40 @@ impl InFlight {
         }
         for (run, attempt) in orphans {
             tracing::info!(%run, attempt, "a cron run was recorded too late to be sent");
-            let report = CronReport {
-                run,
-                attempt,
-                instance: None,
-                status: None,
-                ended: now,
-                duration: Span(0),
-                result: CronResult::Lost,
-                words: NOT_SENT.to_owned(),
-            };
-            self.reporter.report(report).await;
+            self.report_lost((run, attempt), now, NOT_SENT).await;
         }
     }
 
-    /// Waits for the attempts under way until `deadline`, and drops the others.
+    /// Waits for the attempts under way until `deadline`, drops the others and reports them.
     pub(super) async fn end(&mut self, deadline: Instant) {
-        let ending = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout_at(deadline, ending).await.is_err() {
-            tracing::warn!(count = self.tasks.len(), "requests of crons were dropped");
-            self.tasks.shutdown().await;
+        let ending = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                self.forget(ended);
+            }
+        };
+        if tokio::time::timeout_at(deadline, ending).await.is_ok() {
+            return;
         }
+        tracing::warn!(count = self.runs.len(), "requests of crons were dropped");
+        self.tasks.shutdown().await;
+        let now = self.caller.wall.now();
+        for (run, flight) in std::mem::take(&mut self.runs) {
+            self.report_lost((run, flight.attempt), now, STOPPED).await;
+        }
+    }
+
+    async fn report_lost(&self, (run, attempt): (RunId, u32), now: Timestamp, words: &str) {
+        let report = CronReport {
+            run,
+            attempt,
+            instance: None,
+            status: None,
+            ended: now,
+            duration: Span(0),
+            result: CronResult::Lost,
+            words: words.to_owned(),
+        };
+        self.reporter.report(report).await;
     }
 
     /// Forgets a run's attempt, that one or any, and ends it.
@@ -201,12 +228,19 @@ async fn perform(caller: &Caller, metrics: &Metrics, attempt: Attempt) -> CronRe
         .cron_runs
         .get_or_create(&CronLabel { outcome })
         .inc();
-    tracing::info!(
-        run = %call.run, application = %call.application, cron = %call.cron,
-        attempt = call.attempt, scheduled = %call.scheduled,
-        instance = ended.instance.map(|instance| instance.0), status = ended.status,
-        duration_ms = duration.0, outcome, words = ended.words, "a cron run has ended"
-    );
+    // What went well is of interest to its application, not to whoever runs the cluster.
+    match ended.result {
+        CronResult::Succeeded => tracing::debug!(
+            run = %call.run, attempt = call.attempt, application = %call.application,
+            cron = %call.cron, words = ended.words, "a cron run has succeeded"
+        ),
+        CronResult::Failed | CronResult::TimedOut | CronResult::Lost => tracing::info!(
+            run = %call.run, attempt = call.attempt, application = %call.application,
+            cron = %call.cron, scheduled = %call.scheduled,
+            instance = ended.instance.map(|instance| instance.0), status = ended.status,
+            duration_ms = duration.0, outcome, words = ended.words, "a cron run has failed"
+        ),
+    }
     CronReport {
         run: call.run,
         attempt: call.attempt,

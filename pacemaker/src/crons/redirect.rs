@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    fn follow(method: &Method, status: u16, location: &str) -> Result<Option<Next>, String> {
+    fn follow(method: &Method, status: u16, location: &str) -> Followed {
         let asked = Asked {
             method,
             uri: "/tasks/clean?now=1",
@@ -103,8 +103,11 @@ mod tests {
         };
         let mut headers = HeaderMap::new();
         headers.insert(LOCATION, HeaderValue::from_str(location).unwrap());
-        next(&asked, StatusCode::from_u16(status).unwrap(), &headers)
+        let status = StatusCode::from_u16(status).unwrap();
+        Followed(next(&asked, status, &headers))
     }
+
+    struct Followed(Result<Option<Next>, String>);
 
     #[test]
     fn redirects_onto_the_same_instance_are_followed() {
@@ -117,7 +120,7 @@ mod tests {
             ("http://10.0.0.7:31000/a", "/a"),
             ("//hello.example.com/a", "/a"),
         ] {
-            let next = follow(&Method::GET, 302, location).unwrap().unwrap();
+            let next = follow(&Method::GET, 302, location).0.unwrap().unwrap();
             assert_eq!((next.method, &*next.uri), (Method::GET, uri), "{location}");
         }
     }
@@ -142,14 +145,14 @@ mod tests {
             "javascript:alert(1)",
             "gopher://10.0.0.7:31000/",
         ] {
-            let refused = follow(&Method::GET, 302, location).unwrap_err();
+            let refused = follow(&Method::GET, 302, location).0.unwrap_err();
             assert!(refused.contains("not followed"), "{location}: {refused}");
         }
     }
 
     #[test]
     fn method_changes_as_http_says() {
-        let method = |method, status| follow(&method, status, "/a").unwrap().map(|n| n.method);
+        let method = |method, status| follow(&method, status, "/a").0.unwrap().map(|n| n.method);
         assert_eq!(method(Method::POST, 307), Some(Method::POST));
         assert_eq!(method(Method::POST, 308), Some(Method::POST));
         assert_eq!(method(Method::POST, 303), Some(Method::GET));

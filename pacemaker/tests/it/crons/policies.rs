@@ -191,3 +191,29 @@ async fn new_slots_go_to_the_new_version_and_old_requests_end_by_themselves() {
     assert_eq!(ended.state, CronRunState::Succeeded, "{ended:?}");
     assert_eq!(world.receiver.calls_of("/gate").len(), 1);
 }
+
+#[tokio::test]
+async fn pacemaker_that_stops_records_the_requests_that_it_drops() {
+    let crons = format!("{{runspec: \"{NEVER}\", uri: /gate, name: cron, timeout: 1h}}");
+    let world = World::with(1, &crons).await;
+    let run = world.start("cron").await;
+    eventually("the request is under way", async || {
+        (!world.receiver.calls().is_empty()).then_some(())
+    })
+    .await;
+
+    let address = world.pacemaker.address.to_string();
+    let directory = world.directory;
+    world.pacemaker.stop().await.unwrap();
+    eventually("its request is dropped", async || {
+        (world.receiver.dropped() == 1).then_some(())
+    })
+    .await;
+    let mut config = config(directory.path());
+    config.advertise = address;
+    let pacemaker = Pacemaker::start_with(config).await;
+
+    let run = pacemaker.administrator().cron_run(run.id).await.unwrap();
+    assert_eq!(run.state, CronRunState::Lost, "{run:?}");
+    assert!(run.outcome.contains("stopped"), "{run:?}");
+}

@@ -160,68 +160,74 @@ impl Receiver {
                 .await
             }
             "/loop" => say(stream, "302 Found", "Location: /loop\r\n", "").await,
-            "/hang" => {
-                tokio::time::timeout(FOREVER, std::future::pending::<()>())
-                    .await
-                    .ok();
-                Ok(())
-            }
-            "/close" => Ok(()),
-            "/garbage" => {
-                stream
-                    .write_all(b"\x16\x03\x01 hello, this is no HTTP\r\n\r\n")
-                    .await
-            }
-            "/bomb" => {
-                let line = format!("x-bomb: {}\r\n", "b".repeat(4_000));
-                stream.write_all(b"HTTP/1.1 200 OK\r\n").await?;
-                for _ in 0..10_000 {
-                    stream.write_all(line.as_bytes()).await?;
-                }
-                Ok(())
-            }
-            "/headers" => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\n").await?;
-                for number in 0..500 {
-                    stream
-                        .write_all(format!("x-{number}: y\r\n").as_bytes())
-                        .await?;
-                }
-                stream.write_all(b"Content-Length: 0\r\n\r\n").await
-            }
             "/continue" => {
-                stream
-                    .write_all(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n")
-                    .await?;
+                let early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n";
+                stream.write_all(early).await?;
                 say(stream, "200 OK", "", "in the end").await
             }
             "/old" => stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nold words").await,
-            "/short" => {
-                stream
-                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nten bytes!")
-                    .await
-            }
-            "/trickle" => {
-                stream
-                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-                    .await?;
-                let mut interval = tokio::time::interval(Duration::from_millis(20));
-                loop {
-                    interval.tick().await;
-                    stream.write_all(b"x").await?;
-                }
-            }
-            "/huge" => {
-                stream
-                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n")
-                    .await?;
-                let part = vec![b'x'; 1 << 20];
-                loop {
-                    stream.write_all(&part).await?;
-                }
-            }
-            _ => say(stream, "200 OK", "X-Seen: yes\r\n", "done").await,
+            "/ok" => say(stream, "200 OK", "X-Seen: yes\r\n", "done").await,
+            _ => misbehave(path, stream).await,
         }
+    }
+}
+
+async fn misbehave(path: &str, stream: &mut TcpStream) -> std::io::Result<()> {
+    match path {
+        "/hang" => {
+            tokio::time::timeout(FOREVER, std::future::pending::<()>())
+                .await
+                .ok();
+            Ok(())
+        }
+        "/close" => Ok(()),
+        "/garbage" => {
+            stream
+                .write_all(b"\x16\x03\x01 hello, this is no HTTP\r\n\r\n")
+                .await
+        }
+        "/bomb" => {
+            let line = format!("x-bomb: {}\r\n", "b".repeat(4_000));
+            stream.write_all(b"HTTP/1.1 200 OK\r\n").await?;
+            for _ in 0..10_000 {
+                stream.write_all(line.as_bytes()).await?;
+            }
+            Ok(())
+        }
+        "/headers" => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\n").await?;
+            for number in 0..500 {
+                stream
+                    .write_all(format!("x-{number}: y\r\n").as_bytes())
+                    .await?;
+            }
+            stream.write_all(b"Content-Length: 0\r\n\r\n").await
+        }
+        "/short" => {
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nten bytes!")
+                .await
+        }
+        "/trickle" => {
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+                .await?;
+            let mut interval = tokio::time::interval(Duration::from_millis(20));
+            loop {
+                interval.tick().await;
+                stream.write_all(b"x").await?;
+            }
+        }
+        "/huge" => {
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n")
+                .await?;
+            let part = vec![b'x'; 1 << 20];
+            loop {
+                stream.write_all(&part).await?;
+            }
+        }
+        _ => panic!("the receiver knows no {path}"),
     }
 }
 
