@@ -18,6 +18,7 @@ mod node;
 pub(crate) mod node_directory;
 pub(crate) mod plan;
 pub(crate) mod process;
+mod renewal;
 pub(crate) mod roles;
 pub(crate) mod start;
 pub(crate) mod telemetry;

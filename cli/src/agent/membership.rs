@@ -10,12 +10,13 @@ use std::time::Duration;
 use common::node::NodeDescription;
 use common::time::{Span, Timestamp};
 use pacemaker::Authority;
+use pacemaker_client::Client;
 use pacemaker_client::tls::{NodeIdentity, NodeKey, Subject, Tls};
-use pacemaker_client::{Client, Error};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::node_directory::NodeDirectory;
+use crate::agent::renewal::{Life, Loudness};
 use crate::agent::telemetry;
 use crate::error::chain;
 use crate::output::now;
@@ -30,12 +31,10 @@ const PACEMAKERS_INTERVAL: Duration = Duration::from_secs(15);
 /// The same while only one is known: a cluster that is being made gets others within seconds, and
 /// who has missed them has nobody to turn to when the first one hangs.
 const LONE_PACEMAKER_INTERVAL: Duration = Duration::from_secs(2);
+/// The same once the cluster has removed this node, and how often that is said.
+const REMOVED_INTERVAL: Duration = Duration::from_secs(60);
 /// Time between two looks at whether the certificate has to be renewed; below any life that a test has.
 const RENEWAL_LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// The first pause after a renewal that failed; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause: a certificate has hours left when half of its life has passed.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A node in its cluster; the work of three tasks.
 #[derive(Clone, Debug)]
@@ -102,17 +101,17 @@ impl Membership {
                 () = self.shutdown.cancelled() => return Ok(()),
             }
             let found = self.client.pacemakers().await;
-            let has_another = found.as_ref().is_ok_and(|found| found.len() > 1);
             next = Instant::now()
-                + if has_another {
-                    PACEMAKERS_INTERVAL
-                } else {
-                    LONE_PACEMAKER_INTERVAL
+                + match &found {
+                    Ok(found) if found.len() > 1 => PACEMAKERS_INTERVAL,
+                    Err(error) if error.is_removal() => REMOVED_INTERVAL,
+                    Ok(_) | Err(_) => LONE_PACEMAKER_INTERVAL,
                 };
             match found {
                 Ok(found) => self.keep_to(found),
-                Err(error) if is_removal(&error) => tracing::error!(
-                    "this node was removed from its cluster; end its agent, then `pm agent --stop` stops what still runs"
+                // What serves is ended by the heart, when it has heard the same for a while.
+                Err(error) if error.is_removal() => tracing::error!(
+                    "this node was removed from its cluster: its applications are stopped, its router serves an old table; end its agent"
                 ),
                 Err(error) => {
                     tracing::debug!(error = chain(&error), "the pacemakers stay as known");
@@ -137,32 +136,54 @@ impl Membership {
         }
     }
 
-    /// Gets the next certificate when half of the present one's life has passed.
+    /// Gets the next certificate some time after half of the present one's life has passed.
     pub(crate) async fn renew(self) -> Result<(), Infallible> {
         let mut interval = tokio::time::interval(RENEWAL_LOOK_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut not_before = Instant::now();
-        let mut pause = FIRST_PAUSE;
+        let mut failures = 0;
         loop {
             tokio::select! {
                 _ = interval.tick() => {}
                 () = self.shutdown.cancelled() => return Ok(()),
             }
-            if now() < self.tls.renew_at() || Instant::now() < not_before {
+            if now() < self.life().renewal() || Instant::now() < not_before {
                 continue;
             }
             match self.renew_once().await {
                 Ok(expires) => {
-                    tracing::info!(expires = expires.0, "the certificate is renewed");
-                    pause = FIRST_PAUSE;
+                    tracing::info!(%expires, "the certificate is renewed");
+                    failures = 0;
                 }
                 Err(error) => {
-                    let expires = self.tls.expires().0;
-                    tracing::warn!(%error, expires, "the certificate is not renewed");
-                    not_before = Instant::now() + pause;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    failures += 1;
+                    self.say_not_renewed(&error, failures);
+                    not_before = Instant::now() + self.life().pause(failures);
                 }
             }
+        }
+    }
+
+    fn life(&self) -> Life {
+        let certificate = &self.tls.identity().certificate;
+        Life::new(self.tls.renew_at(), self.tls.expires(), certificate)
+    }
+
+    fn say_not_renewed(&self, error: &str, failures: u32) {
+        let expires = self.tls.expires();
+        match self.life().loudness(failures, now()) {
+            Loudness::Quiet => {
+                tracing::debug!(error, %expires, failures, "the certificate is not renewed");
+            }
+            Loudness::Warning => {
+                tracing::warn!(error, %expires, failures, "the certificate is not renewed");
+            }
+            Loudness::Error => tracing::error!(
+                error,
+                %expires,
+                failures,
+                "the certificate is not renewed and ends soon, or has ended: nobody talks to this node then; look at `pm cluster status`, and compare this machine's clock with the cluster's"
+            ),
         }
     }
 
@@ -200,14 +221,6 @@ impl Membership {
             .map_err(|error| error.to_string())?;
         Ok(self.tls.expires())
     }
-}
-
-/// True when the cluster has forgotten this node. Nothing is stopped by it: a pacemaker with an old
-/// disk says the same of nodes that joined later, and what serves is not ended by one answer.
-fn is_removal(error: &Error) -> bool {
-    error
-        .problem()
-        .is_some_and(|problem| problem.code == "node_removed")
 }
 
 /// On a pacemaker, which has the authority: signs the node's own key anew. False elsewhere. Blocks.

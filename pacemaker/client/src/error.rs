@@ -75,6 +75,15 @@ impl Error {
         }
     }
 
+    /// True when the cluster says that the asking node was removed from it. That is for good: numbers
+    /// of nodes are given in the order of the log and never again, so a pacemaker that is behind knows
+    /// a node still, or not yet, and says something else.
+    #[must_use]
+    pub fn is_removal(&self) -> bool {
+        self.problem()
+            .is_some_and(|problem| problem.code == "node_removed")
+    }
+
     /// The HTTP status, when the pacemaker refused.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
