@@ -171,7 +171,7 @@ pub(crate) fn workspace(key: &str) -> Command {
 /// What a machine does when it is asked to write.
 pub(crate) async fn write(machine: Arc<Machine>, running: Running, command: Command) -> Written {
     let proposal = Proposal {
-        now: machine.now(),
+        now: machine.now(&running),
         command: Arc::new(command),
     };
     match running.raft.client_write(proposal).await {

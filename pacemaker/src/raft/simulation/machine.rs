@@ -11,7 +11,9 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::Fatal;
 use openraft::storage::RaftLogStorage as _;
 use openraft::{RaftLogReader as _, SnapshotPolicy};
+use tokio::time::Instant;
 
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::raft::log_store::LogStore;
 use crate::raft::simulation::disk::{Disk, Stop};
@@ -31,7 +33,7 @@ pub(crate) type Raft = openraft::Raft<TypeConfig, Watched>;
 /// Entries between two snapshots: few, so that a short run has many.
 const SNAPSHOT_EVERY: u64 = 60;
 /// The wall clock at the beginning of a run.
-const EPOCH_MS: u64 = 1_700_000_000_000;
+const EPOCH_MS: i64 = 1_700_000_000_000;
 
 /// A machine, with or without a process.
 #[derive(Debug)]
@@ -40,11 +42,20 @@ pub(crate) struct Machine {
     pub(crate) disk: Disk,
     pub(crate) shelf: Shelf,
     network: Arc<Network>,
-    /// Milliseconds by which its clock is ahead.
-    skew: u64,
+    /// How wrong its wall clock is.
+    wall: Mutex<Wall>,
     /// Milliseconds that a flush takes at most.
     flush: Arc<AtomicU64>,
     running: Mutex<Option<Running>>,
+}
+
+/// How a wall clock differs from simulated time.
+#[derive(Clone, Copy, Debug)]
+struct Wall {
+    /// Milliseconds by which it is ahead; behind when negative.
+    ahead: i64,
+    /// Of a thousand milliseconds, how many it counts too many.
+    fast: i64,
 }
 
 /// A process.
@@ -53,6 +64,8 @@ pub(crate) struct Running {
     pub(crate) process: Process,
     pub(crate) raft: Raft,
     pub(crate) replica: Arc<Replica>,
+    /// The process's own clock, over the machine's.
+    clock: Arc<Mutex<Clock>>,
 }
 
 impl fmt::Debug for Running {
@@ -68,7 +81,10 @@ impl Machine {
             id,
             disk: Disk::new(Arc::clone(&network.random)),
             shelf: Shelf::default(),
-            skew: network.random.within(0..2_000),
+            wall: Mutex::new(Wall {
+                ahead: network.random.within(0..2_000).cast_signed(),
+                fast: 0,
+            }),
             flush: Arc::new(AtomicU64::new(1)),
             network: Arc::clone(network),
             running: Mutex::default(),
@@ -85,9 +101,28 @@ impl Machine {
             .cloned()
     }
 
-    /// Its wall clock.
-    pub(crate) fn now(&self) -> Timestamp {
-        Timestamp(EPOCH_MS + self.skew + self.witness().now())
+    /// What a process of it takes for the time: its wall clock as far as it can be believed.
+    pub(crate) fn now(&self, running: &Running) -> Timestamp {
+        let wall = *self.wall.lock().expect("one thread");
+        let passed = self.witness().now().cast_signed();
+        let told = EPOCH_MS + wall.ahead + passed + passed * wall.fast / 1_000;
+        let told = Timestamp(u64::try_from(told).unwrap_or_default());
+        let floor = running.replica.newest_time();
+        let mut clock = running.clock.lock().expect("one thread");
+        clock.read(Instant::now().into_std(), told, floor)
+    }
+
+    /// Sets the wall clock by so many milliseconds, and lets it count so many of a thousand too many.
+    pub(crate) fn set_clock(&self, by: i64, fast: i64) {
+        self.witness().note(format_args!(
+            "{} sets its clock by {by} ms, {fast} per mille",
+            self.id
+        ));
+        let mut wall = self.wall.lock().expect("one thread");
+        // What it has counted so far stays: only the rate changes.
+        let passed = self.witness().now().cast_signed();
+        wall.ahead += by + passed * (wall.fast - fast) / 1_000;
+        wall.fast = fast;
     }
 
     /// How long a flush takes at most.
@@ -184,6 +219,7 @@ impl Machine {
             process: process.clone(),
             raft,
             replica,
+            clock: Arc::default(),
         })
     }
 

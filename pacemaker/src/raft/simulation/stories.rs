@@ -1,5 +1,6 @@
 //! The faults, one story each, named after the cases of the catalogue.
 
+mod clocks;
 mod crashes;
 mod disks;
 mod links;
@@ -39,13 +40,15 @@ pub(crate) enum Story {
     SlowDisk,
     /// E4: a disk is full for a while.
     FullDisk,
+    /// E5: wall clocks are set by a day, or run too fast or too slowly.
+    SetClocks,
     /// Everything at once.
     Mix,
 }
 
 impl Story {
     /// All of them.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::KillLeader,
         Self::KillAll,
         Self::PowerLoss,
@@ -60,6 +63,7 @@ impl Story {
         Self::BitTurns,
         Self::SlowDisk,
         Self::FullDisk,
+        Self::SetClocks,
         Self::Mix,
     ];
 
@@ -87,6 +91,7 @@ impl Story {
             Self::BitTurns => disks::bit_turns(&world).await,
             Self::SlowDisk => disks::slow_disk(&world).await,
             Self::FullDisk => disks::full_disk(&world).await,
+            Self::SetClocks => clocks::set_clocks(&world).await,
             Self::Mix => mix::everything(&world).await,
         }
         world.finish().await
@@ -109,6 +114,7 @@ impl Story {
             | Self::BitTurns
             | Self::SlowDisk
             | Self::FullDisk
+            | Self::SetClocks
             | Self::Mix => {
                 if seed.is_multiple_of(4) {
                     5

@@ -1,4 +1,4 @@
-//! The stories as tests: each seed in a process of its own.
+//! The stories as tests, named after the cases of the catalogue: each seed in a process of its own.
 
 use std::process::Command;
 
@@ -20,73 +20,78 @@ const TELLER: &str = "raft::simulation::tests::one_story_is_told";
 const SUMMARY: &str = "story ";
 
 #[test]
-fn killed_leader_loses_nothing_r1() {
+fn r1_killed_leader_loses_nothing_in_simulation() {
     tell_many(Story::KillLeader, 6);
 }
 
 #[test]
-fn killed_group_loses_nothing_r2() {
+fn r2_killed_group_loses_nothing_in_simulation() {
     tell_many(Story::KillAll, 5);
 }
 
 #[test]
-fn power_loss_on_one_two_or_all_loses_nothing_r3() {
+fn r3_power_loss_on_one_two_or_all_loses_nothing_in_simulation() {
     tell_many(Story::PowerLoss, 12);
 }
 
 #[test]
-fn leader_that_is_cut_off_acknowledges_nothing_r4() {
+fn r4_leader_that_is_cut_off_acknowledges_nothing_in_simulation() {
     tell_many(Story::PartitionLeader, 5);
 }
 
 #[test]
-fn leader_that_hears_nothing_gives_way_r5() {
+fn r5_leader_that_hears_nothing_gives_way_in_simulation() {
     tell_many(Story::OneWay, 5);
 }
 
 #[test]
-fn bridge_between_two_keeps_one_leader_r6() {
+fn r6_bridge_between_two_keeps_one_leader_in_simulation() {
     tell_many(Story::Bridge, 5);
 }
 
 #[test]
-fn clogged_links_heal_in_any_order_r7() {
+fn r7_clogged_links_heal_in_any_order_in_simulation() {
     tell_many(Story::Swizzle, 10);
 }
 
 #[test]
-fn paused_leader_serves_nothing_stale_r8() {
+fn r8_paused_leader_serves_nothing_stale_in_simulation() {
     tell_many(Story::PauseLeader, 4);
 }
 
 #[test]
-fn hung_peer_holds_nobody_up_r10() {
+fn r10_hung_peer_holds_nobody_up_in_simulation() {
     tell_many(Story::HungPeer, 4);
 }
 
 #[test]
-fn members_change_under_kills_r11() {
+fn r11_members_change_under_kills_in_simulation() {
     tell_many(Story::Members, 8);
 }
 
 #[test]
-fn failed_flush_is_never_acknowledged_e1() {
+fn e1_failed_flush_is_never_acknowledged_in_simulation() {
     tell_many(Story::FlushFails, 8);
 }
 
 #[test]
-fn damaged_machine_stays_out_or_is_whole_e2() {
+fn e2_damaged_machine_stays_out_or_is_whole_in_simulation() {
     tell_many(Story::BitTurns, 8);
 }
 
 #[test]
-fn slow_disk_costs_no_elections_e3() {
+fn e3_slow_disk_costs_no_elections_in_simulation() {
     tell_many(Story::SlowDisk, 4);
 }
 
 #[test]
-fn full_disk_comes_back_by_itself_e4() {
+fn e4_full_disk_comes_back_by_itself_in_simulation() {
     tell_many(Story::FullDisk, 4);
+}
+
+#[test]
+fn e5_clocks_that_are_set_stop_nothing_in_simulation() {
+    tell_many(Story::SetClocks, 6);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::time::Timestamp;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use pacemaker_core::command::{ClusterSettings, Command};
 use tokio::task::JoinHandle;
@@ -187,6 +188,16 @@ impl World {
     /// The group is writable again in time.
     pub(crate) async fn is_writable(&self) {
         self.majority_writes(&self.members(), HEALS_WITHIN).await;
+    }
+
+    /// The time in the log, as far as any machine has come.
+    pub(crate) fn log_time(&self) -> Timestamp {
+        let machines = self.network.machines();
+        let times = machines.iter().filter_map(|machine| machine.running());
+        times
+            .map(|running| running.replica.newest_time())
+            .max()
+            .unwrap_or_default()
     }
 
     /// Tries these machines in turn until one has written `command`; none in time is `None`.
