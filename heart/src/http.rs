@@ -14,10 +14,9 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use common::api::{LOG_END, LOG_OFFSET, PROBLEM_CONTENT_TYPE, Problem, WATCH_SECONDS, paths};
-use common::digest::Digest;
 use common::id::InstanceId;
-use common::node::Role;
-use pacemaker_client::tls::{PeerIdentity, wall_clock};
+use pacemaker_client::Gate;
+use pacemaker_client::tls::PeerIdentity;
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -39,7 +38,7 @@ const FOLLOWERS_MAX: usize = 256;
 #[derive(Debug)]
 struct Logs {
     directories: Directories,
-    token_hashes: Vec<String>,
+    gate: Gate,
     followers: tokio::sync::Semaphore,
 }
 
@@ -57,7 +56,7 @@ struct LogQuery {
 pub(crate) fn routes(directories: Directories, token_hashes: Vec<String>) -> Router {
     let logs = Logs {
         directories,
-        token_hashes,
+        gate: Gate::new(token_hashes),
         followers: tokio::sync::Semaphore::new(FOLLOWERS_MAX),
     };
     Router::new()
@@ -72,8 +71,8 @@ async fn instance_log(
     peer: Option<Extension<PeerIdentity>>,
     headers: HeaderMap,
 ) -> Response {
-    let is_pacemaker = peer.is_some_and(|Extension(peer)| is_pacemaker(&peer));
-    if !is_pacemaker && !is_authorized(&headers, &logs.token_hashes) {
+    let peer = peer.as_ref().map(|Extension(peer)| peer);
+    if !logs.gate.admits(peer, &headers) {
         return problem(
             StatusCode::UNAUTHORIZED,
             "unauthorized",
@@ -151,22 +150,6 @@ fn answer(chunk: Chunk) -> Response {
         (LOG_END, "false".to_owned()),
     ];
     (headers, chunk.bytes).into_response()
-}
-
-/// An application's output is for those who decide, not for every node of the cluster.
-fn is_pacemaker(peer: &PeerIdentity) -> bool {
-    peer.roles.contains(&Role::Pacemaker) && !peer.is_expired_at(wall_clock())
-}
-
-/// Hashes are compared, so that the time taken says nothing about a token.
-fn is_authorized(headers: &HeaderMap, token_hashes: &[String]) -> bool {
-    headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
-        .is_some_and(|token| {
-            let hash = Digest::of(token.as_bytes());
-            token_hashes.iter().any(|known| known == hash.as_str())
-        })
 }
 
 fn problem(status: StatusCode, code: &str, title: &str, detail: &str) -> Response {

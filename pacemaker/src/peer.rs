@@ -19,6 +19,7 @@ mod frame;
 mod link;
 mod links;
 mod message;
+mod refusals;
 mod serve;
 
 pub(crate) use self::connect::{Credentials, Hello, MEMBER_REMOVED, PROTOCOL, headers};

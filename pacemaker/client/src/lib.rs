@@ -13,6 +13,7 @@ mod administration;
 mod connections;
 mod crons;
 mod error;
+mod gate;
 mod join;
 mod logs;
 mod packages;
@@ -35,6 +36,7 @@ use reqwest::Method;
 
 pub use crate::connections::Connections;
 pub use crate::error::Error;
+pub use crate::gate::Gate;
 pub use crate::join::{JoinError, fetch_authority, join};
 pub use crate::logs::{LogChunk, LogPosition};
 pub use crate::packages::{Stored, UPLOAD_LENGTH};

@@ -88,6 +88,12 @@ impl PeerIdentity {
     pub fn is_expired_at(&self, now: Timestamp) -> bool {
         self.is_expired || self.expires <= now
     }
+
+    /// True for a certificate that lets its node be a pacemaker at `now`; its cluster is ours.
+    #[must_use]
+    pub fn is_pacemaker_at(&self, now: Timestamp) -> bool {
+        self.roles.contains(&Role::Pacemaker) && !self.is_expired_at(now)
+    }
 }
 
 /// A node's identity on the wire; clones share it, and it can be replaced while connections live.

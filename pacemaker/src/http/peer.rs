@@ -1,6 +1,7 @@
 //! The door for other pacemakers: who may come in, and from then on the protocol of [`crate::peer`].
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
@@ -60,7 +61,7 @@ fn admit(
     identity: Option<&PeerIdentity>,
 ) -> Result<Hello, Refusal> {
     let is_known = match &api.tls {
-        Some(_) => identity.is_some_and(is_pacemaker),
+        Some(_) => identity.is_some_and(|identity| identity.is_pacemaker_at(wall_clock())),
         None => has_token(api, request),
     };
     if !is_known {
@@ -82,12 +83,18 @@ fn admit(
             ),
         })?;
     let refuse = |code, detail: String| {
-        tracing::warn!(
-            member = hello.member,
-            code,
-            detail,
-            "a pacemaker was refused"
-        );
+        if api
+            .peers
+            .refusals()
+            .is_news(hello.member, code, Instant::now())
+        {
+            tracing::warn!(
+                member = hello.member,
+                code,
+                detail,
+                "a pacemaker was refused"
+            );
+        }
         let title = "This pacemaker is refused.";
         let failure = Failure::new(StatusCode::FORBIDDEN, code, title, detail);
         Err(Refusal { code, failure })
@@ -134,11 +141,6 @@ fn may_be_unknown(api: &Api, member: u64) -> bool {
             node.is_some_and(|node| node.description.roles.contains(&Role::Pacemaker));
         is_pacemaker || (node.is_none() && !state.was_removed(NodeId(member)))
     })
-}
-
-/// True for a certificate that lets its node be a pacemaker now; its cluster has been checked.
-fn is_pacemaker(identity: &PeerIdentity) -> bool {
-    identity.roles.contains(&Role::Pacemaker) && !identity.is_expired_at(wall_clock())
 }
 
 /// True for one that shows the token that nodes of this cluster have where there is no TLS.

@@ -25,6 +25,8 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest: a peer that comes back is found within this.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// After a peer has said that this pacemaker was taken out of the group, which is for good.
+const REMOVED_PAUSE: Duration = Duration::from_secs(60);
 /// After a loss, how long it is looked at closely whether the peer's process is gone.
 const CLOSE_LOOK: Duration = Duration::from_millis(500);
 /// Between two looks.
@@ -149,6 +151,7 @@ impl Link {
             events,
             stop: stop.clone(),
             lost: None,
+            is_removed: false,
         };
         tokio::spawn(dialer.run());
         Self {
@@ -285,6 +288,8 @@ struct Dialer {
     stop: CancellationToken,
     /// When a connection that was up ended, while it is looked at why.
     lost: Option<Instant>,
+    /// True when the peer has just said that this pacemaker was taken out of the group.
+    is_removed: bool,
 }
 
 impl Dialer {
@@ -324,7 +329,9 @@ impl Dialer {
                 }
             }
             let is_close_look = self.lost.is_some_and(|lost| lost.elapsed() < CLOSE_LOOK);
-            let wait = if is_close_look {
+            let wait = if self.is_removed {
+                REMOVED_PAUSE
+            } else if is_close_look {
                 CLOSE_LOOK_PAUSE
             } else {
                 pause
@@ -332,7 +339,7 @@ impl Dialer {
             let until = Instant::now() + wait;
             tokio::select! {
                 () = tokio::time::sleep_until(until) => {}
-                () = self.shared.wanted.notified(), if pause > FIRST_PAUSE => {
+                () = self.shared.wanted.notified(), if pause > FIRST_PAUSE && !self.is_removed => {
                     // Someone who asks again and again must not make it spin.
                     tokio::time::sleep_until(until.min(Instant::now() + FIRST_PAUSE)).await;
                 }
@@ -360,6 +367,7 @@ impl Dialer {
 
     /// What a failed attempt says about the peer, and about us.
     fn learn(&mut self, error: &ConnectError) {
+        self.is_removed = false;
         match error {
             ConnectError::NobodyListens => {
                 // The process is gone, not only a connection.
@@ -372,6 +380,7 @@ impl Dialer {
                 }
             }
             ConnectError::Refused { code, .. } if code == MEMBER_REMOVED => {
+                self.is_removed = true;
                 self.tell(Event::Removed);
             }
             ConnectError::Refused { .. }

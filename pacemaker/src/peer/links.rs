@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::connect::Credentials;
 use super::link::{Link, Place};
+use super::refusals::Refusals;
 
 /// What a link is for; what is large never stands before what must be quick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +40,7 @@ struct Shared {
     credentials: Credentials,
     events: mpsc::UnboundedSender<Event>,
     links: Mutex<BTreeMap<(u64, Lane), Link>>,
+    refusals: Refusals,
 }
 
 impl Peers {
@@ -49,6 +51,7 @@ impl Peers {
             credentials,
             events,
             links: Mutex::default(),
+            refusals: Refusals::default(),
         };
         let peers = Self {
             shared: Arc::new(shared),
@@ -59,6 +62,11 @@ impl Peers {
     /// Who this pacemaker is among them.
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.shared.credentials
+    }
+
+    /// What has been said of those that were refused here.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.shared.refusals
     }
 
     /// The link to a peer, made when there is none.
