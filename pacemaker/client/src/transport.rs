@@ -145,11 +145,16 @@ impl Transport {
     ) -> Result<Response, Error> {
         let http = self.http.current()?;
         let mut busy = None;
+        let mut unknown = None;
         let mut failed = None;
         for stop in self.route.stops() {
             match self.ask(&http, &stop, action, method, path, build).await {
                 Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {
                     busy = Some(response);
+                }
+                // Whom one pacemaker does not know, another may: its clock or its state may be wrong.
+                Ok(response) if response.status() == StatusCode::UNAUTHORIZED => {
+                    unknown = Some(response);
                 }
                 Ok(response) => {
                     self.route.keep_to(&stop);
@@ -158,7 +163,7 @@ impl Transport {
                 Err(error) => failed = Some(error),
             }
         }
-        match (busy, failed) {
+        match (unknown.or(busy), failed) {
             (Some(response), _) => Ok(response),
             (None, Some(error)) => Err(error),
             (None, None) => unreachable!("a route has at least one endpoint"),

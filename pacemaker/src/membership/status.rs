@@ -10,7 +10,7 @@ use common::api::{ClusterStatus, MemberPart, MemberView};
 use common::id::{Generation, NodeId};
 use common::node::{Node, Role};
 use common::time::{Span, Timestamp};
-use pacemaker_client::tls::Tls;
+use pacemaker_client::tls::{Tls, wall_clock};
 use serde::{Deserialize, Serialize};
 
 use super::Members;
@@ -79,7 +79,7 @@ impl Members {
                 members.push(joining(node));
             }
         }
-        let problems = problems(&group, &members, &statuses, self.replica.now());
+        let problems = problems(&group, &members, &statuses, wall_clock());
         Some(ClusterStatus {
             id: cluster,
             answered_by: NodeId(own.own),
