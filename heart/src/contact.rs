@@ -5,6 +5,7 @@
 //! the shims (`shim::lease`), who keep to it when this heart cannot.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use common::id::NodeId;
 use common::time::Span;
@@ -16,6 +17,9 @@ use crate::clock::{Clock, Moment};
 use crate::crash_point::Crash;
 use crate::directories::Directories;
 use crate::local::Fence;
+
+/// The pause of both tasks once the cluster has removed this node: it has nothing to say any more.
+pub(crate) const REMOVED_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the two tasks that talk to pacemakers need.
 #[derive(Clone, Debug)]
@@ -47,6 +51,8 @@ struct Known {
     heard: Heard,
     /// The fence as it was judged last.
     fence: Fence,
+    /// True once the cluster has removed this node.
+    is_removed: bool,
 }
 
 /// When a pacemaker was heard.
@@ -70,7 +76,7 @@ impl Contact {
         Self {
             known: Mutex::new(Known {
                 heard,
-                fence: Fence::default(),
+                ..Known::default()
             }),
             heard_again: Notify::new(),
             confirm: Notify::new(),
@@ -88,6 +94,16 @@ impl Contact {
     /// A question for the assignment that was sent at `sent` has been answered.
     pub(crate) fn note_confirmed(&self, sent: Moment) {
         self.change(|heard| heard.confirmed = heard.confirmed.max(Some(sent)));
+    }
+
+    /// Whether the cluster has removed this node, as far as is known.
+    pub(crate) fn note_removed(&self, is_removed: bool) {
+        self.known().is_removed = is_removed;
+    }
+
+    /// True while the cluster is known to have removed this node: there is no hurry to ask it anything.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.known().is_removed
     }
 
     /// How long ago the last report that was acknowledged was sent.
@@ -233,9 +249,7 @@ mod tests {
         let mut rule = FenceRule::new(true);
         let is_woken = async || {
             let woken = contact.heard_again.notified();
-            tokio::time::timeout(std::time::Duration::ZERO, woken)
-                .await
-                .is_ok()
+            tokio::time::timeout(Duration::ZERO, woken).await.is_ok()
         };
 
         assert_eq!(contact.judge(&mut rule, Moment(4000)), Fence::Closed);

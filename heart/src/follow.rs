@@ -4,6 +4,9 @@
 //! pacemaker answers goes on with it, and so that the highest term and generation that were ever
 //! obeyed survive the heart. Whatever is older than these, or comes from another cluster, is refused,
 //! and a pacemaker that gives such a thing is not taken for one that confirms what is held.
+//!
+//! A node that was removed from its cluster wants nothing any more: when pacemakers have said so for a
+//! while and none has said otherwise, the assignment is emptied, on disk too, and what runs is stopped.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -16,7 +19,7 @@ use common::id::{Generation, NodeId, is_other_cluster};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::contact::Talking;
+use crate::contact::{REMOVED_PAUSE, Talking};
 use crate::crash_point::CrashPoint;
 use crate::failure::chain;
 use crate::shim::create_private;
@@ -31,6 +34,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const FIRST_STORE_PAUSE: Duration = Duration::from_millis(500);
 /// … up to this: a full disk is looked at now and then.
 const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long pacemakers must say that this node was removed until it believes them: one answer alone
+/// ends nothing that serves.
+const REMOVAL_BELIEVED_AFTER: Duration = Duration::from_secs(3);
 
 /// When the newest assignment, which the disk has not taken, is stored again.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +61,8 @@ impl Follower {
         // The first question is answered at once: it confirms what is held.
         let mut is_confirmed = false;
         let mut unstored = None;
+        // Since when every answer has been that this node was removed.
+        let mut removed = None;
         loop {
             let after = if is_confirmed {
                 self.held()
@@ -73,6 +82,16 @@ impl Follower {
                 }
                 answer = self.talking.client.watch_assignment(self.talking.node, after) => answer,
             };
+            removed = match &answer {
+                Err(error) if error.is_removal() => removed.or_else(|| Some(Instant::now())),
+                // Who is not reached says nothing.
+                Err(error) if error.is_unreachable() => removed,
+                Ok(_) | Err(_) => None,
+            };
+            if removed.is_some_and(|since| since.elapsed() >= REMOVAL_BELIEVED_AFTER) {
+                self.leave(&mut unstored).await;
+                pause = REMOVED_PAUSE;
+            }
             let trouble = match answer {
                 Ok(None) => None,
                 Ok(Some(assignment)) => self
@@ -89,6 +108,7 @@ impl Follower {
                     if after == Generation(0) {
                         self.talking.contact.note_confirmed(sent);
                     }
+                    self.talking.contact.note_removed(false);
                     is_confirmed = true;
                     pause = FIRST_PAUSE;
                 }
@@ -103,7 +123,10 @@ impl Follower {
                     {
                         return;
                     }
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause = (pause * 2).min(match removed {
+                        Some(_) if self.talking.contact.is_removed() => REMOVED_PAUSE,
+                        Some(_) | None => LONGEST_PAUSE,
+                    });
                 }
             }
         }
@@ -139,6 +162,26 @@ impl Follower {
         Ok(())
     }
 
+    /// The cluster has removed this node: nothing is wanted here.
+    async fn leave(&self, unstored: &mut Option<Unstored>) {
+        self.talking.contact.note_removed(true);
+        let held = self.newest.borrow().clone();
+        let Some(held) = held.filter(|held| !is_empty(held)) else {
+            return;
+        };
+        tracing::error!(
+            instances = held.instances.len(),
+            "this node was removed from its cluster: what it runs is stopped"
+        );
+        let nothing = Arc::new(Assignment {
+            instances: Vec::new(),
+            builds: Vec::new(),
+            ..(*held).clone()
+        });
+        self.keep(&nothing, unstored).await;
+        self.newest.send_replace(Some(nothing));
+    }
+
     async fn store_newest(&self, unstored: &mut Option<Unstored>) {
         let newest = self.newest.borrow().clone();
         if let Some(newest) = newest {
@@ -168,6 +211,10 @@ impl Follower {
             }
         };
     }
+}
+
+fn is_empty(assignment: &Assignment) -> bool {
+    assignment.instances.is_empty() && assignment.builds.is_empty()
 }
 
 /// Resolves when it is time to store again; never when nothing waits for it.

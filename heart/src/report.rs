@@ -18,7 +18,7 @@ use common::time::Span;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::contact::{Talking, node_ttl};
+use crate::contact::{REMOVED_PAUSE, Talking, node_ttl};
 use crate::crash_point::CrashPoint;
 use crate::failure::chain;
 use crate::keep_lease::LeaseKeeper;
@@ -193,6 +193,12 @@ impl Reporter {
                 Ok(()) | Err(_) => {}
             }
             is_heard = outcome.is_ok();
+            if self.talking.contact.is_removed() {
+                let pause = tokio::time::timeout(REMOVED_PAUSE, shutdown.cancelled());
+                if pause.await.is_ok() {
+                    return;
+                }
+            }
         }
     }
 

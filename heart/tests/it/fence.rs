@@ -324,3 +324,53 @@ fn private_kibibytes(pid: u32) -> u64 {
         .filter_map(|line| line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok())
         .sum()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_removed_stops_what_it_runs_and_never_starts_it_again() {
+    let mut node = Node::new().await;
+    node.start_process(None);
+    node.pacemaker
+        .assign_instances(vec![node.server(1), node.server(2)]);
+    let first = node.reaches(1, InstanceState::Running).await;
+    let second = node.reaches(2, InstanceState::Running).await;
+
+    node.pacemaker.remove_node(true);
+
+    ends(&first).await;
+    ends(&second).await;
+    for id in [1, 2] {
+        let directory = node.instance_directory(id);
+        let is_gone = || (!directory.exists()).then_some(());
+        eventually("nothing of it is left", is_gone, String::new).await;
+    }
+    let stored = fs::read_to_string(node.data().join("assignment.json")).unwrap();
+    assert!(stored.contains("\"instances\":[]"), "{stored}");
+    // Neither does the next heart begin with it.
+    node.kill();
+    let before = node.pacemaker.memory().removals_said;
+    node.start_process(None);
+    let is_up = || (node.pacemaker.memory().removals_said > before).then_some(());
+    eventually("the next heart asks", is_up, String::new).await;
+    node.is_rid_of(1).await;
+    node.is_rid_of(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_answer_that_the_node_was_removed_ends_nothing() {
+    let mut node = Node::new().await;
+    node.start_process(None);
+    node.pacemaker.assign_instances(vec![node.server(1)]);
+    let running = node.reaches(1, InstanceState::Running).await;
+
+    node.pacemaker.remove_node(true);
+    let said = || (node.pacemaker.memory().removals_said >= 2).then_some(());
+    eventually("it is said", said, String::new).await;
+    node.pacemaker.remove_node(false);
+    asks_again(&node, 1).await;
+
+    // Longer than a removal that is said again and again is doubted.
+    let since = Instant::now();
+    let is_over = || (since.elapsed() > Duration::from_secs(4)).then_some(());
+    eventually("some time has passed", is_over, String::new).await;
+    assert_eq!(node.reaches(1, InstanceState::Running).await, running);
+}

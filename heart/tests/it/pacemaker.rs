@@ -41,6 +41,8 @@ pub(crate) struct Pacemaker {
 
 struct Shared {
     assignment: watch::Sender<Assignment>,
+    /// True while the node counts as removed.
+    removed: watch::Sender<bool>,
     memory: Mutex<Memory>,
 }
 
@@ -65,6 +67,8 @@ pub(crate) struct Memory {
     pub(crate) longest_gap: Duration,
     /// Assignments given so far.
     pub(crate) assignments: usize,
+    /// How often it was said that the node was removed.
+    pub(crate) removals_said: usize,
     /// Every state of every instance, in the order in which they were reported.
     pub(crate) history: BTreeMap<InstanceId, Vec<InstanceReport>>,
     /// Output of builds.
@@ -88,6 +92,7 @@ impl Pacemaker {
         };
         let shared = Arc::new(Shared {
             assignment: watch::Sender::new(empty),
+            removed: watch::Sender::new(false),
             memory: Mutex::default(),
         });
         let pacemaker = Self {
@@ -162,6 +167,11 @@ impl Pacemaker {
     }
 
     /// Assigns exactly these instances.
+    /// Takes the node out of the cluster, or (which no pacemaker does) takes that back.
+    pub(crate) fn remove_node(&self, is_removed: bool) {
+        self.shared.removed.send_replace(is_removed);
+    }
+
     pub(crate) fn assign_instances(&self, instances: Vec<AssignedInstance>) -> Generation {
         self.assign(|assignment| assignment.instances = instances)
     }
@@ -263,14 +273,33 @@ async fn watch_assignment(
     Query(query): Query<After>,
 ) -> Response {
     let mut assignment = shared.assignment.subscribe();
+    let mut removed = shared.removed.subscribe();
     let newer = assignment.wait_for(|assignment| assignment.generation.0 > query.after);
-    match tokio::time::timeout(Duration::from_secs(30), newer).await {
+    let newer = tokio::time::timeout(Duration::from_secs(30), newer);
+    let answer = tokio::select! {
+        biased;
+        _ = removed.wait_for(|removed| *removed) => return removal(&shared),
+        answer = newer => answer,
+    };
+    match answer {
         Ok(Ok(assignment)) => {
             shared.memory.lock().unwrap().assignments += 1;
             axum::Json(assignment.clone()).into_response()
         }
         Ok(Err(_)) | Err(_) => StatusCode::NO_CONTENT.into_response(),
     }
+}
+
+fn removal(shared: &Shared) -> Response {
+    shared.memory.lock().unwrap().removals_said += 1;
+    let problem = serde_json::json!({
+        "type": "about:blank",
+        "title": "The node was removed from the cluster.",
+        "status": 403,
+        "code": "node_removed",
+        "detail": "Node 1 was removed.",
+    });
+    (StatusCode::FORBIDDEN, axum::Json(problem)).into_response()
 }
 
 async fn take_report(
