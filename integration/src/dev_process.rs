@@ -7,7 +7,6 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 use common::api::{ApplicationView, InstanceView};
-use common::id::WorkspaceStub;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pacemaker_client::Client;
@@ -20,6 +19,7 @@ use crate::load::Load;
 use crate::patience::eventually;
 use crate::pm::{PmOutput, pm_program};
 use crate::port_range::PortRange;
+use crate::views::{application, instances};
 
 /// How much of the roles' log a failed test shows.
 const LOG_LINES_SHOWN: usize = 60;
@@ -327,14 +327,7 @@ impl DevProcess {
     /// # Errors
     /// When there is none of that name.
     pub async fn application(&self, name: &str) -> Result<ApplicationView> {
-        let workspace = WorkspaceStub::parse("default").context("naming the workspace")?;
-        self.client()?
-            .applications(Some(&workspace), Some(name))
-            .await
-            .context("reading an application")?
-            .into_iter()
-            .next()
-            .with_context(|| format!("there is no application {name}"))
+        application(&self.client()?, name).await
     }
 
     /// The instances of an application's current version.
@@ -342,14 +335,7 @@ impl DevProcess {
     /// # Errors
     /// When there is no such application.
     pub async fn instances(&self, name: &str) -> Result<Vec<InstanceView>> {
-        let view = self.application(name).await?;
-        Ok(view
-            .versions
-            .into_iter()
-            .filter(|version| version.is_current)
-            .flat_map(|version| version.instance_types)
-            .flat_map(|instance_type| instance_type.instances)
-            .collect())
+        instances(&self.client()?, name).await
     }
 }
 

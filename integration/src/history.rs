@@ -269,6 +269,12 @@ impl Record {
     /// The middle of how long the writes took that began between the two.
     #[must_use]
     pub fn median(&self, from: Instant, to: Instant) -> Option<Duration> {
+        self.quantile(from, to, 50)
+    }
+
+    /// Of the writes that began between the two, so many of a hundred took less than this.
+    #[must_use]
+    pub fn quantile(&self, from: Instant, to: Instant, of_hundred: usize) -> Option<Duration> {
         let mut taken: Vec<Duration> = self
             .acknowledged
             .iter()
@@ -276,7 +282,7 @@ impl Record {
             .map(|write| write.ended.duration_since(write.began))
             .collect();
         taken.sort_unstable();
-        taken.get(taken.len() / 2).copied()
+        taken.get(taken.len() * of_hundred / 100).copied()
     }
 
     /// Reads everything back through each of these pacemakers.

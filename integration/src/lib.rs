@@ -18,6 +18,7 @@ mod pm;
 mod port_range;
 mod receiver;
 mod slot;
+mod views;
 
 pub use application::TestApp;
 pub use cluster::Cluster;
@@ -26,7 +27,7 @@ pub use history::{History, Record, Writing};
 pub use http::{Answer, Connection};
 pub use load::{Load, Tally};
 pub use namespace_cluster::{ALL_ROLES, NamespaceCluster};
-pub use network::{Network, ProcessHandle, network_or_skip};
+pub use network::{Disk, Network, ProcessHandle, Stall, network_or_skip};
 pub use patience::{PATIENCE_VARIABLE, eventually, patience};
 pub use pm::{PmOutput, pm_program};
 pub use port_range::PortRange;

@@ -5,8 +5,10 @@
 //! directory, a log of what its agent said, a boot id and a network namespace of its own.
 
 mod agent;
+mod disks;
 mod machine;
 mod views;
+mod wrong_clock;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

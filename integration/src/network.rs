@@ -16,6 +16,7 @@
 //! the test: what a machine that is cut off says can still be asked.
 
 mod availability;
+mod disk;
 mod leftovers;
 mod processes;
 mod tools;
@@ -28,7 +29,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::{FlockOperation, flock};
 
+pub(crate) use self::availability::disks_or_skip;
 pub use self::availability::network_or_skip;
+pub use self::disk::{Disk, Stall};
 pub use self::processes::ProcessHandle;
 
 use self::tools::{ip_batch, nft, run};
@@ -54,8 +57,11 @@ const RULES: &str = "table inet faults {
 }
 ";
 
-/// Puts the boot id in place and becomes the program.
-const WITH_BOOT_ID: &str = r#"mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@""#;
+/// Puts the boot id and the disk in place and becomes the program.
+const WITH_BOOT_ID: &str = r#"mount --bind "$0" /proc/sys/kernel/random/boot_id || exit
+if [ -n "$1" ]; then mount -o loop "$1" "$2" || exit; fi
+shift 2
+exec "$@""#;
 
 /// A switch with machines on it, counted from 1.
 #[derive(Debug)]
@@ -226,8 +232,29 @@ impl Network {
         Ok(())
     }
 
-    /// Ends what [`isolate`](Self::isolate), [`deafen`](Self::deafen), [`mute`](Self::mute) and
-    /// [`part`](Self::part) began, everywhere.
+    /// Lets all packets vanish on these links, from the one to the other, and on no others.
+    ///
+    /// # Errors
+    /// When the tool refuses.
+    pub fn clog(&self, links: &[(u8, u8)]) -> Result<()> {
+        for machine in 1..=self.machines {
+            let rules: String = links
+                .iter()
+                .filter(|(_, to)| *to == machine)
+                .map(|(from, _)| {
+                    let from = self.address(*from);
+                    format!("add rule inet faults hears ip saddr {from} drop\n")
+                })
+                .collect();
+            // In one step: no moment with neither the old rules nor the new ones.
+            let all = format!("flush table inet faults\n{rules}");
+            nft(&self.namespace(machine), &all)?;
+        }
+        Ok(())
+    }
+
+    /// Ends what [`isolate`](Self::isolate), [`deafen`](Self::deafen), [`mute`](Self::mute),
+    /// [`part`](Self::part) and [`clog`](Self::clog) began, everywhere.
     ///
     /// # Errors
     /// When the tool refuses.
@@ -268,15 +295,23 @@ impl Network {
     ///
     /// The boot id is what the file `boot_id` says at that moment. The command's process is the
     /// program itself: a signal to it reaches nobody else.
+    /// With a disk, that is mounted for the program and what it starts.
     #[must_use]
-    pub fn command(&self, machine: u8, boot_id: &Path, program: &Path) -> Command {
+    pub fn command(
+        &self,
+        machine: u8,
+        boot_id: &Path,
+        disk: Option<&Disk>,
+        program: &Path,
+    ) -> Command {
+        let nothing = Path::new("");
+        let (image, directory) = disk.map_or((nothing, nothing), Disk::mount);
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--net={NAMESPACES}/{}", self.namespace(machine)))
             .args(["unshare", "--mount", "--propagation", "private"])
             .args(["sh", "-c", WITH_BOOT_ID])
-            .arg(boot_id)
-            .arg(program);
+            .args([boot_id, image, directory, program]);
         command
     }
 

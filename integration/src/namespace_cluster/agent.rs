@@ -49,6 +49,14 @@ impl NamespaceCluster {
     /// When it does not run, or does not end.
     pub async fn end_agent(&mut self, machine: u8) -> Result<()> {
         self.signal_agent(machine, Signal::SIGTERM)?;
+        self.agent_ends(machine).await
+    }
+
+    /// Waits until an agent has ended.
+    ///
+    /// # Errors
+    /// When it has not within the patience.
+    pub async fn agent_ends(&mut self, machine: u8) -> Result<()> {
         let found = std::cell::RefCell::new(self.machine_mut(machine)?);
         eventually("the agent ends", || async {
             let is_running = found.borrow_mut().is_running().ok()?;
@@ -99,6 +107,31 @@ impl NamespaceCluster {
     /// When it cannot be executed.
     pub fn restore_power(&mut self, machine: u8) -> Result<()> {
         self.start_agent(machine)
+    }
+
+    /// As [`start`](Self::start), with machines whose clocks can be set while they run.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), and when there is no C compiler.
+    pub async fn start_with_clocks(roles: &[&str]) -> Result<Option<Self>> {
+        let Some(mut cluster) = Self::start(roles).await? else {
+            return Ok(None);
+        };
+        for machine in 1..=cluster.network.machines() {
+            cluster.end_agent(machine).await?;
+            cluster.set_clock(machine, 0)?;
+            cluster.start_agent(machine)?;
+            cluster.all_take_part().await?;
+        }
+        Ok(Some(cluster))
+    }
+
+    /// Sets a machine's time of day to so many seconds ahead of the real one.
+    ///
+    /// # Errors
+    /// When there is no such machine.
+    pub fn set_clock(&mut self, machine: u8, seconds_ahead: i64) -> Result<()> {
+        self.machine_mut(machine)?.set_clock(seconds_ahead)
     }
 
     /// Fails when an agent has ended that nobody ended.

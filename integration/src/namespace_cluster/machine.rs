@@ -9,8 +9,10 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::network::Network;
+use crate::network::{Disk, Network};
 use crate::pm::pm_program;
+
+use super::wrong_clock::WrongClock;
 
 /// A machine with what it keeps over restarts.
 #[derive(Debug)]
@@ -20,6 +22,10 @@ pub(super) struct Machine {
     roles: String,
     agent: Option<Child>,
     boots: u32,
+    /// In place of the pacemaker's directory, where a test wants one.
+    disk: Option<Disk>,
+    /// Where a test sets the time of day.
+    clock: Option<WrongClock>,
 }
 
 /// The data directory of a machine.
@@ -52,6 +58,8 @@ impl Machine {
             roles: roles.to_owned(),
             agent: None,
             boots: 0,
+            disk: None,
+            clock: None,
         };
         machine.write_boot_id()?;
         Ok(machine)
@@ -99,7 +107,12 @@ impl Machine {
             .append(true)
             .open(self.directory.join("agent.log"))
             .context("opening a file for the agent's output")?;
-        let mut command = network.command(self.number, &self.boot_id(), &pm_program()?);
+        let mut command = network.command(
+            self.number,
+            &self.boot_id(),
+            self.disk.as_ref(),
+            &pm_program()?,
+        );
         command
             .arg("agent")
             .arg("--data-dir")
@@ -107,6 +120,9 @@ impl Machine {
             .args(["--roles", &self.roles])
             .args(["--advertise", &advertise.to_string()])
             .args(["--name", &self.name()]);
+        if let Some(clock) = &self.clock {
+            clock.show_to(&mut command);
+        }
         if let Some(token) = token {
             command.args(["--join", token]);
         }
@@ -144,6 +160,29 @@ impl Machine {
     pub(super) fn reap(&mut self) -> Result<()> {
         let mut agent = self.agent.take().context("the agent was started")?;
         agent.wait().context("waiting for the agent").map(|_| ())
+    }
+
+    /// Gives the pacemaker's directory a disk of its own; the agent does not run.
+    pub(super) fn put_on_disk(&mut self, mebibytes: u64) -> Result<()> {
+        ensure!(!self.is_running()?, "the agent of {} runs", self.name());
+        let directory = self.data().join("pacemaker");
+        self.disk = Some(Disk::replace(&directory, mebibytes)?);
+        Ok(())
+    }
+
+    /// Sets the time of day that the agent sees; from its next start on at the latest.
+    pub(super) fn set_clock(&mut self, seconds_ahead: i64) -> Result<()> {
+        let clock = match &self.clock {
+            Some(clock) => clock,
+            None => self.clock.insert(WrongClock::make(&self.directory)?),
+        };
+        clock.set(seconds_ahead)
+    }
+
+    /// The disk that it was given.
+    pub(super) fn disk(&self) -> Result<&Disk> {
+        let missing = || format!("{} has a disk of its own", self.name());
+        self.disk.as_ref().with_context(missing)
     }
 
     /// The next start is that of another boot.

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::api::{ApplicationView, ClusterStatus, InstanceView, MemberPart};
-use common::id::{NodeId, WorkspaceStub};
+use common::id::NodeId;
 use common::instance::InstanceState;
 use common::node::NodeState;
 use common::time::Span;
-use pacemaker_client::Client;
 
 use super::NamespaceCluster;
 use crate::application::TestApp;
 use crate::patience::eventually;
+use crate::views::{application, instances};
 
 /// A node that reported within it is heard: two report intervals.
 const HEARD: Span = Span::seconds(1);
@@ -27,28 +27,6 @@ pub(super) fn voters(status: &ClusterStatus) -> Vec<NodeId> {
         .filter(|member| member.part == MemberPart::Voter)
         .map(|member| member.node)
         .collect()
-}
-
-async fn application(client: &Client, name: &str) -> Result<ApplicationView> {
-    let workspace = WorkspaceStub::parse("default").context("naming the workspace")?;
-    client
-        .applications(Some(&workspace), Some(name))
-        .await
-        .context("reading an application")?
-        .into_iter()
-        .next()
-        .with_context(|| format!("there is no application {name}"))
-}
-
-async fn instances(client: &Client, name: &str) -> Result<Vec<InstanceView>> {
-    let view = application(client, name).await?;
-    Ok(view
-        .versions
-        .into_iter()
-        .filter(|version| version.is_current)
-        .flat_map(|version| version.instance_types)
-        .flat_map(|instance_type| instance_type.instances)
-        .collect())
 }
 
 impl NamespaceCluster {

@@ -1,9 +1,11 @@
 //! Clusters of machines that lose machines and nothing else: the cases of the catalogue of faults,
 //! each a test that is named after its case.
 
+mod clocks;
 mod crons;
 mod data_plane;
 mod death;
+mod disks;
 mod drain;
 mod exclusive;
 mod membership;

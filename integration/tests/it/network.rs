@@ -47,7 +47,7 @@ impl Room {
     fn run(&self, machine: u8, line: &str) -> Result<u32> {
         let child = self
             .network
-            .command(machine, &self.boot_id(), Path::new("sh"))
+            .command(machine, &self.boot_id(), None, Path::new("sh"))
             .args(["-c", &format!("exec {line}")])
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
@@ -78,6 +78,7 @@ impl Room {
         let mut command = tokio::process::Command::from(self.network.command(
             from,
             &self.boot_id(),
+            None,
             Path::new("timeout"),
         ));
         let status = command
@@ -156,6 +157,7 @@ async fn a_narrow_cable_is_slow() -> Result<()> {
         let mut command = tokio::process::Command::from(room.network.command(
             1,
             &room.boot_id(),
+            None,
             Path::new("python3"),
         ));
         let status = command.args(["-c", &script]).status().await?;
@@ -197,7 +199,7 @@ async fn a_machine_has_a_boot_id_of_its_own() -> Result<()> {
     let Some(room) = Room::open(1).await? else {
         return Ok(());
     };
-    let mut command = room.network.command(1, &room.boot_id(), Path::new("cat"));
+    let mut command = room.network.command(1, &room.boot_id(), None, Path::new("cat"));
 
     let output = command.arg("/proc/sys/kernel/random/boot_id").output()?;
 

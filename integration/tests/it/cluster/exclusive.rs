@@ -11,12 +11,12 @@ use serde_json::json;
 use super::THREE;
 
 /// An application of which one process at most may be alive, and the file that says when two were.
-fn exclusive(cluster: &NamespaceCluster) -> Result<(TestApp, PathBuf)> {
+pub(super) fn exclusive(cluster: &NamespaceCluster) -> Result<(TestApp, PathBuf)> {
     let lock = cluster.directory().join("exclusive.lock");
     let mut application = TestApp::server("web", "body")?;
     application.set("/instances/0/exclusive", true.into())?;
-    // The successor waits for as long as the stop of one that cannot be seen may take.
-    application.set("/instances/0/stop", json!({ "grace": "1s" }))?;
+    // Nobody waits for it when the machine is silent: the lease that it has ends sooner.
+    application.set("/instances/0/stop", json!({ "grace": "60s" }))?;
     application.set("/instances/0/env", json!({ "EXCLUSIVE_LOCK": lock }))?;
     Ok((
         application,

@@ -1,10 +1,55 @@
-//! Pacemakers that come, go, or are not who they seem: R11, R12.
+//! Machines that come, go, or are not who they seem: R11, R12, S3.
+
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use integration::{History, NamespaceCluster, Writing, eventually};
 
-use super::PACEMAKERS;
 use super::pacemakers::clients;
+use super::{PACEMAKERS, PARTED, lasts, servers};
+
+/// How long it is listened to those who have nothing to say any more.
+const QUIET: Duration = Duration::from_secs(6);
+/// Warnings of five machines in that time; two that knock twice a second would make two dozen.
+const LOUD_MAX: usize = 6;
+
+/// Warnings and errors in the logs of all machines, those that were removed included.
+fn loud_lines(cluster: &NamespaceCluster) -> Result<usize> {
+    let mut count = 0;
+    for machine in 1..=5 {
+        let log = std::fs::read_to_string(cluster.data(machine).join("pm.log"))?;
+        let is_loud = |line: &&str| line.contains("WARN") || line.contains("ERROR");
+        count += log.lines().filter(is_loud).count();
+    }
+    Ok(count)
+}
+
+#[tokio::test]
+async fn s3_a_machine_that_was_removed_while_it_was_away_stops_what_it_runs() -> Result<()> {
+    let Some(cluster) = NamespaceCluster::start(&PARTED).await? else {
+        return Ok(());
+    };
+    cluster.deploy(&servers(4)?).await?;
+    let away = 5;
+    cluster.network.unplug(away)?;
+    cluster.runs_exactly("web", 4, &[away]).await?;
+    ensure!(cluster.servers_alive(&[away])? > 0, "nothing runs there");
+    let node = cluster.node(away)?.to_string();
+    cluster.pm(&["node", "remove", &node]).await?.success()?;
+
+    let back = Instant::now();
+    cluster.network.plug(away)?;
+
+    eventually("the machine stops what it runs", || async {
+        (cluster.servers_alive(&[away]).ok()? == 0).then_some(())
+    })
+    .await?;
+    println!("nothing runs there {:?} after its return", back.elapsed());
+    cluster.has_servers(4).await?;
+    cluster.answers_through(&[4], "web").await?;
+    cluster.passed();
+    Ok(())
+}
 
 #[tokio::test]
 async fn r11_pacemakers_come_and_go_and_nothing_is_lost() -> Result<()> {
@@ -37,6 +82,10 @@ async fn r11_pacemakers_come_and_go_and_nothing_is_lost() -> Result<()> {
     // The two that were removed still run, and cannot disturb.
     let leader = cluster.leader().await?;
     let term = cluster.term(leader).await?;
+    let loud = loud_lines(&cluster)?;
+    lasts(QUIET).await;
+    let louder = loud_lines(&cluster)? - loud;
+    ensure!(louder <= LOUD_MAX, "{louder} warnings in {QUIET:?}");
     let record = {
         let later = History::start(&clients(&cluster)?, &Writing::burst("later", 50));
         later.done().await?;

@@ -1,4 +1,4 @@
-//! Pacemakers that do not see each other: R4, R5, R6.
+//! Pacemakers that do not see each other: R4, R5, R6, R7.
 
 use std::time::Duration;
 
@@ -15,6 +15,14 @@ use super::{PACEMAKERS, lasts};
 const TEMPTED: Duration = Duration::from_secs(4);
 /// How long a fault lasts in which nothing may happen: several election timeouts.
 const QUIET: Duration = Duration::from_secs(4);
+/// Between two links that clog or clear: less than an election takes.
+const CLOGGED: Duration = Duration::from_millis(300);
+/// After the last link is clear, writes are acknowledged again within this.
+const HEALS_WITHIN: Duration = Duration::from_secs(5);
+/// Rounds of links that clog and clear.
+const ROUNDS: u64 = 4;
+/// Writes of a round: a cluster keeps 1,000 workspaces.
+const WRITES_OF_A_ROUND: usize = 200;
 
 #[tokio::test]
 async fn r4_an_isolated_leader_acknowledges_nothing() -> Result<()> {
@@ -155,6 +163,70 @@ async fn r6_two_that_do_not_see_each_other_change_the_leader_at_most_once() -> R
         cluster.leader().await?;
     }
     history.stop().await.check(&clients).await?;
+    cluster.passed();
+    Ok(())
+}
+
+/// The links of three machines in an order that a number decides.
+fn shuffled(mut chance: u64) -> Vec<(u8, u8)> {
+    let mut links: Vec<(u8, u8)> = (1..=3)
+        .flat_map(|from| (1..=3).map(move |to| (from, to)))
+        .filter(|(from, to)| from != to)
+        .collect();
+    let mut order = Vec::new();
+    while !links.is_empty() {
+        chance = chance
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let count = u64::try_from(links.len()).unwrap_or(1);
+        let at = usize::try_from((chance >> 33) % count).unwrap_or_default();
+        order.push(links.swap_remove(at));
+    }
+    order
+}
+
+/// What is seen throughout is checked at the end: every acknowledged write is there, once, everywhere.
+#[tokio::test]
+async fn r7_links_that_clog_one_by_one_and_clear_in_any_order_heal_cleanly() -> Result<()> {
+    let Some(mut cluster) = NamespaceCluster::start(&PACEMAKERS).await? else {
+        return Ok(());
+    };
+    let clients = clients(&cluster)?;
+    let mut records = Vec::new();
+    for round in 0..ROUNDS {
+        let writing = Writing::burst(&format!("round-{round}"), WRITES_OF_A_ROUND);
+        let history = History::start(&clients, &writing);
+        history.wait_for(10).await?;
+        let mut clogged = Vec::new();
+        for link in shuffled(2 * round) {
+            clogged.push(link);
+            cluster.network.clog(&clogged)?;
+            lasts(CLOGGED).await;
+        }
+        for link in shuffled(2 * round + 1) {
+            clogged.retain(|other| *other != link);
+            cluster.network.clog(&clogged)?;
+            lasts(CLOGGED).await;
+        }
+
+        let cleared = Instant::now();
+        let probe = Writing::burst(&format!("healed-{round}"), 20);
+        let healed = History::start(&clients, &probe);
+        healed.wait_for(1).await?;
+        println!(
+            "round {round}: a write {:?} after the last link cleared",
+            cleared.elapsed()
+        );
+        ensure!(cleared.elapsed() <= HEALS_WITHIN, "{:?}", cleared.elapsed());
+        healed.done().await?;
+        history.done().await?;
+        cluster.leader().await?;
+        records.extend([history.stop().await, healed.stop().await]);
+    }
+    for record in records {
+        record.check(&clients).await?;
+    }
+    cluster.all_agents_run()?;
     cluster.passed();
     Ok(())
 }

@@ -10,8 +10,12 @@ use tokio::time::Instant;
 use super::PACEMAKERS;
 use super::pacemakers::clients;
 
+/// Below this, twice as long is chance: one turn of another test on the same cores.
+const CHANCE: Duration = Duration::from_millis(25);
 /// Less than a call to the follower that hangs would wait, and far more than a write on a busy machine.
 const UNDISTURBED: Duration = Duration::from_millis(500);
+/// Writes before the fault, and as many beside it.
+const COMPARED: usize = 200;
 
 #[tokio::test]
 async fn r9_a_follower_behind_a_narrow_cable_catches_up_and_disturbs_nobody() -> Result<()> {
@@ -43,7 +47,7 @@ async fn r9_a_follower_behind_a_narrow_cable_catches_up_and_disturbs_nobody() ->
 }
 
 #[tokio::test]
-async fn r10_a_follower_that_hangs_slows_nobody() -> Result<()> {
+async fn r10_a_follower_that_hangs_costs_a_write_at_most_twice_its_time() -> Result<()> {
     let Some(mut cluster) = NamespaceCluster::start(&PACEMAKERS).await? else {
         return Ok(());
     };
@@ -53,23 +57,33 @@ async fn r10_a_follower_that_hangs_slows_nobody() -> Result<()> {
     let leading = [cluster.client_of(leader)?];
     let history = History::start(&leading, &Writing::steady("slowed"));
     let begun = Instant::now();
-    history.wait_for(100).await?;
+    history.wait_for(COMPARED).await?;
 
     let stopped = Instant::now();
     cluster.signal_agent(hung, Signal::SIGSTOP)?;
-    history.wait_for(100).await?;
+    history.wait_for(COMPARED).await?;
     let resumed = Instant::now();
     cluster.signal_agent(hung, Signal::SIGCONT)?;
+    cluster.has_caught_up(hung).await?;
+    // Again without the fault: what else the machine does must not count as its cost.
+    let again = Instant::now();
+    history.wait_for(COMPARED).await?;
+    let ended = Instant::now();
 
     let record = history.stop().await;
-    let before = record.median(begun, stopped).context("writes before")?;
-    let during = record.median(stopped, resumed).context("writes during")?;
-    println!(
-        "median {before:?} before and {during:?} during; slowest {:?} and {:?}",
-        record.slowest(begun, stopped),
-        record.slowest(stopped, resumed)
-    );
-    ensure!(during <= UNDISTURBED, "{before:?} {during:?}");
+    for (of_hundred, at_least) in [(50, CHANCE), (99, UNDISTURBED)] {
+        let taken = |from, to| {
+            let taken = record.quantile(from, to, of_hundred);
+            taken.context("writes of each part")
+        };
+        let (before, after) = (taken(begun, stopped)?, taken(again, ended)?);
+        let during = taken(stopped, resumed)?;
+        println!(
+            "p{of_hundred}: {before:?} before, {during:?} beside the one that hangs, {after:?} after"
+        );
+        let bound = at_least.max(2 * before.max(after));
+        ensure!(during <= bound, "{during:?} and not {bound:?}");
+    }
     ensure!(cluster.leader().await? == leader);
     record.check(&all).await?;
     cluster.passed();
