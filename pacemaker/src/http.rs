@@ -38,6 +38,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
+use axum::serve::ListenerExt as _;
 use common::api::BODY_MAX_BYTES;
 use http::{HeaderName, StatusCode};
 use pacemaker_client::Connections;
@@ -195,6 +196,12 @@ pub(crate) async fn serve(
         match tls {
             Some(tls) => listen::serve(router, listener, &tls, stop).await,
             None => {
+                // An answer that waits for the acknowledgement of the one before it waits for 40 ms.
+                let listener = listener.tap_io(|stream| {
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "a connection keeps answers back");
+                    }
+                });
                 axum::serve(listener, router)
                     .with_graceful_shutdown(stop.cancelled_owned())
                     .await
