@@ -15,8 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::id::NodeId;
+use common::id::{Generation, NodeId};
 use common::node::Role;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +30,9 @@ pub(crate) use self::status::{MemberStatus, StatusSource};
 
 /// The longest time between two looks: a peer that could not be reached is tried again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two looks at the nodes while the state changes all the time: to list them all takes
+/// milliseconds in a large cluster, of the time of those who write.
+const CHANGES_PAUSE: Duration = Duration::from_millis(100);
 /// How long a change of the group may take before it is left to itself.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a pacemaker that joins may take to say which log it has.
@@ -86,6 +90,7 @@ impl Members {
         let mut interval = tokio::time::interval(LOOK_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let looked = Instant::now();
             changes.mark_unchanged();
             let group = self.proposer.group();
             if group.is_leader {
@@ -104,7 +109,7 @@ impl Members {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.proposer.group_changed(&group) => {}
-                changed = changes.changed(), if group.is_leader => {
+                changed = changed_after(&mut changes, looked + CHANGES_PAUSE), if group.is_leader => {
                     if changed.is_err() {
                         return;
                     }
@@ -333,6 +338,15 @@ impl Members {
         let answers = futures_util::future::join_all(asking).await;
         answers.into_iter().flatten().collect()
     }
+}
+
+/// Waits for a change of the state, from `at` on.
+async fn changed_after(
+    changes: &mut watch::Receiver<Generation>,
+    at: Instant,
+) -> Result<(), watch::error::RecvError> {
+    tokio::time::sleep_until(at).await;
+    changes.changed().await
 }
 
 fn is_alive(member: &Member) -> bool {
