@@ -106,17 +106,14 @@ pub(super) static ZONE: Rule = Rule {
 
 /// A path that is requested.
 pub(super) static URI: Rule = Rule {
-    expected: "a path that begins with `/`, such as /tasks/clean?all=1, with anything but visible ASCII characters percent-encoded",
+    expected: "a path that begins with `/`, such as /tasks/clean?all=1, with anything but visible ASCII characters percent-encoded, and so `#`, `<`, `>`, and quotes as in \"` too",
     check: |text| {
         fits(text, URI_MAX_BYTES)?;
-        because(
-            text.starts_with('/')
-                && text
-                    .bytes()
-                    .all(|byte| byte.is_ascii_graphic() && byte != b'#'),
-        )
+        // The last four are what no request line can carry, in the path or in the query.
+        let is_carried = |byte: u8| byte.is_ascii_graphic() && !b"#<>\"`".contains(&byte);
+        because(text.starts_with('/') && text.bytes().all(is_carried))
     },
-    pattern: Some("^/[!-\"$-~]*$"),
+    pattern: Some("^/[!$-;=?-_a-~]*$"),
 };
 
 /// When a cron fires.

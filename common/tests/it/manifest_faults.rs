@@ -389,3 +389,27 @@ fn plugins_that_are_not_offered_are_refused_with_those_that_are() {
         "the name of a plugin",
     );
 }
+
+#[test]
+fn uri_that_no_request_can_carry_is_refused() {
+    for bad in [
+        "/a<b",
+        "/a>b",
+        "/a?b=\"c\"",
+        "/a`b",
+        "/a#b",
+        "/a b",
+        "/ä",
+        "a",
+    ] {
+        let text = serde_json::Value::from(bad);
+        let fault = fault(&instance(&format!(
+            "crons: [{{runspec: '@daily', uri: {text}}}]"
+        )));
+        assert_eq!(fault.path, "instances[0].crons[0].uri", "{bad}");
+    }
+    let plain = "/~a!$&'()*+,;=:@/%3C?b={}|^[]\\_";
+    let text = serde_json::Value::from(plain);
+    let text = instance(&format!("crons: [{{runspec: '@daily', uri: {text}}}]"));
+    assert!(parse(&text).is_ok(), "{:?}", parse(&text));
+}
