@@ -17,6 +17,7 @@ mod choice;
 mod exchange;
 mod in_flight;
 pub(crate) mod log;
+mod pace;
 mod redirect;
 mod reports;
 mod request;
@@ -38,6 +39,7 @@ use crate::crons::attempt::{Attempt, Caller};
 use crate::crons::choice::Choice;
 use crate::crons::in_flight::InFlight;
 use crate::crons::log::CronLogs;
+use crate::crons::pace::Pace;
 use crate::metrics::{CronLabel, Metrics};
 use crate::raft::{Proposer, Status};
 use crate::replica::Replica;
@@ -84,6 +86,7 @@ pub(crate) struct CronLoop {
     /// Set while this pacemaker leads and has caught up, with the moment since when.
     leading: Option<(Status, Instant)>,
     in_flight: InFlight,
+    pace: Pace,
     reports: mpsc::Receiver<CronReport>,
 }
 
@@ -108,6 +111,7 @@ impl CronLoop {
             planner: CronPlanner::default(),
             leading: None,
             in_flight,
+            pace: Pace::new(Instant::now()),
             reports,
         }
     }
@@ -209,11 +213,15 @@ impl CronLoop {
         let Some((status, since)) = self.leading else {
             return latest;
         };
+        let allowed = match self.pace.allowed(Instant::now()) {
+            Ok(allowed) => allowed,
+            Err(later) => return later,
+        };
         let wall = self.wall.now();
         let gone = self.gone(since);
         let planner = &mut self.planner;
         let me = self.me;
-        let decisions = self
+        let mut decisions = self
             .replica
             .read(|state| planner.plan(state, wall, me, &gone));
         if decisions.is_empty() {
@@ -222,6 +230,8 @@ impl CronLoop {
             };
             return latest.min(Instant::now() + self.until(next));
         }
+        let begun = keep_allowed(&mut decisions, allowed);
+        self.pace.take(begun, Instant::now());
         self.crash.at(CrashPoint::BeforeCronRecord);
         match self.decide(status.term, wall, decisions).await {
             Ok(()) => Instant::now(),
@@ -331,6 +341,24 @@ impl CronLoop {
         });
         silent.map(|member| NodeId(member.number)).collect()
     }
+}
+
+/// Leaves out the requests that must wait, which the next plan asks for again; answers how many
+/// are left.
+fn keep_allowed(decisions: &mut Vec<CronDecision>, allowed: usize) -> usize {
+    let mut begun = 0;
+    decisions.retain(|decision| match decision {
+        CronDecision::Fire { .. } | CronDecision::Claim { .. } => {
+            let is_allowed = begun < allowed;
+            begun += usize::from(is_allowed);
+            is_allowed
+        }
+        CronDecision::Skip { .. }
+        | CronDecision::Miss { .. }
+        | CronDecision::Lose { .. }
+        | CronDecision::Rewind { .. } => true,
+    });
+    begun
 }
 
 /// How many slots are skipped, and how many were missed.

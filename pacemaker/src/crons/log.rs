@@ -163,9 +163,35 @@ impl LogWriter {
 
     /// Ends the log.
     pub(super) async fn finish(mut self) {
-        if let Err(error) = self.write().await {
+        let written = if self.file.is_some() {
+            self.write().await
+        } else {
+            self.write_whole().await
+        };
+        if let Err(error) = written {
             self.give_up(&error);
         }
+    }
+
+    /// Nearly all logs: one file that is written at once.
+    async fn write_whole(&mut self) -> io::Result<()> {
+        if self.is_broken {
+            return Ok(());
+        }
+        self.take_room()?;
+        let (path, held) = (self.logs.path(self.run), std::mem::take(&mut self.held));
+        tokio::task::spawn_blocking(move || fs::write(path, held))
+            .await
+            .map_err(io::Error::other)?
+    }
+
+    fn take_room(&self) -> io::Result<()> {
+        let length = self.held.len() as u64;
+        if self.logs.size.fetch_add(length, Ordering::Relaxed) > LOGS_MAX_BYTES + LOG_MAX_BYTES {
+            let why = "the logs of cron runs take all of their room";
+            return Err(io::Error::other(why));
+        }
+        Ok(())
     }
 
     async fn spill(&mut self) {
@@ -181,12 +207,7 @@ impl LogWriter {
             self.held.clear();
             return Ok(());
         }
-        let length = self.held.len() as u64;
-        if self.logs.size.fetch_add(length, Ordering::Relaxed) > LOGS_MAX_BYTES + LOG_MAX_BYTES {
-            return Err(io::Error::other(
-                "the logs of cron runs take all of their room",
-            ));
-        }
+        self.take_room()?;
         let path = self.logs.path(self.run);
         if let Some(file) = &mut self.file {
             file.write_all(&self.held).await?;
