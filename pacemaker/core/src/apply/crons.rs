@@ -15,7 +15,7 @@ use common::time::Timestamp;
 use self::runs::Ending;
 use crate::apply::reject;
 use crate::command::{CronDecision, CronResult, Outcome, Rejection, RejectionCode, SkipReason};
-use crate::state::crons::RunPhase;
+use crate::state::crons::{CronRun, RunPhase};
 use crate::state::limits::{
     CRON_CLOCK_SLACK, CRON_DECISIONS_MAX, CRON_LIVE_MAX, CRON_MISSED_COUNTED,
 };
@@ -34,6 +34,8 @@ pub(super) struct Deciding<'a> {
 struct Slot<'a> {
     application: ApplicationId,
     cron: &'a CronKey,
+    /// Up to where the cron's slots were decided when this one was decided about.
+    after: Timestamp,
     scheduled: Timestamp,
 }
 
@@ -46,11 +48,17 @@ impl Transition<'_> {
                 format!("a command has at most {CRON_DECISIONS_MAX} decisions about crons"),
             ));
         }
-        let runs = deciding
+        let mut runs: Vec<Option<RunId>> = deciding
             .decisions
             .iter()
             .map(|decision| self.decide(deciding, decision))
             .collect();
+        for run in &mut runs {
+            // One that was claimed may have been replaced by a slot of the same command.
+            let crons = &self.state.cron_runs;
+            let is_running = |run: &CronRun| run.phase == RunPhase::Running;
+            *run = run.filter(|run| crons.get(run).is_some_and(is_running));
+        }
         Ok(Outcome::CronsDecided { runs })
     }
 
@@ -61,11 +69,13 @@ impl Transition<'_> {
                 application,
                 cron,
                 version,
+                after,
                 scheduled,
             } => {
                 let slot = Slot {
                     application: *application,
                     cron,
+                    after: *after,
                     scheduled: *scheduled,
                 };
                 self.fire(deciding, slot, *version)
@@ -73,12 +83,14 @@ impl Transition<'_> {
             CronDecision::Skip {
                 application,
                 cron,
+                after,
                 scheduled,
                 reason,
             } => {
                 let slot = Slot {
                     application: *application,
                     cron,
+                    after: *after,
                     scheduled: *scheduled,
                 };
                 self.skip(at, slot, *reason)
@@ -86,6 +98,7 @@ impl Transition<'_> {
             CronDecision::Miss {
                 application,
                 cron,
+                after,
                 first,
                 last,
                 count,
@@ -93,6 +106,7 @@ impl Transition<'_> {
                 let slot = Slot {
                     application: *application,
                     cron,
+                    after: *after,
                     scheduled: *first,
                 };
                 self.miss(at, slot, *last, *count)
@@ -118,7 +132,9 @@ impl Transition<'_> {
         let application = self.state.applications.get(&slot.application)?;
         let record = application.crons.get(slot.cron)?;
         let policy = record.policy?;
-        let is_open = record.is_open(slot.scheduled) && slot.scheduled <= deciding.at;
+        let is_open = record.considered == slot.after
+            && record.is_open(slot.scheduled)
+            && slot.scheduled <= deciding.at;
         if application.current != Some(version)
             || record.suspended
             || !is_open
@@ -180,7 +196,9 @@ impl Transition<'_> {
     fn pass(&mut self, at: Timestamp, slot: Slot<'_>, last: Timestamp) -> Option<()> {
         let record = self.cron(slot.application, slot.cron)?;
         record.policy?;
-        let is_open = record.is_open(slot.scheduled) && last >= slot.scheduled && last <= at;
+        let is_open = record.considered == slot.after
+            && record.is_open(slot.scheduled)
+            && (slot.scheduled..=at).contains(&last);
         if record.suspended || !is_open {
             return None;
         }

@@ -18,6 +18,8 @@ pub enum CronDecision {
         cron: CronKey,
         /// The current version.
         version: VersionNumber,
+        /// Up to where the cron's slots are decided; elsewhere the decision is stale.
+        after: Timestamp,
         /// The slot.
         scheduled: Timestamp,
     },
@@ -27,6 +29,8 @@ pub enum CronDecision {
         application: ApplicationId,
         /// Which cron.
         cron: CronKey,
+        /// Up to where the cron's slots are decided; elsewhere the decision is stale.
+        after: Timestamp,
         /// The slot.
         scheduled: Timestamp,
         /// Why not.
@@ -38,6 +42,8 @@ pub enum CronDecision {
         application: ApplicationId,
         /// Which cron.
         cron: CronKey,
+        /// Up to where the cron's slots are decided; elsewhere the decision is stale.
+        after: Timestamp,
         /// The first of them.
         first: Timestamp,
         /// The last of them.

@@ -353,33 +353,36 @@ impl<'a> Wishes<'a> {
         } else {
             Some(Missed::and(due.older, due.newest))
         };
+        let mut after = record.considered;
         if let Some(missed) = missed {
             self.decisions.push(CronDecision::Miss {
                 application: tracked.application,
                 cron: tracked.cron.clone(),
+                after,
                 first: missed.first,
                 last: missed.last,
                 count: missed.count,
             });
+            after = missed.last;
         }
         if !is_run {
             return true;
         }
         if record.is_taken(self.wall) {
-            self.skip(tracked, due.newest, SkipReason::Overlap);
+            self.skip(tracked, (after, due.newest), SkipReason::Overlap);
             return true;
         }
-        self.fire_or_skip(application, tracked, due.newest)
+        self.fire_or_skip(application, tracked, (after, due.newest))
     }
 
     fn fire_or_skip(
         &mut self,
         application: &Application,
         tracked: &Tracked,
-        scheduled: Timestamp,
+        (after, scheduled): (Timestamp, Timestamp),
     ) -> bool {
         let Some(version) = application.current else {
-            self.skip(tracked, scheduled, SkipReason::NoCurrentVersion);
+            self.skip(tracked, (after, scheduled), SkipReason::NoCurrentVersion);
             return true;
         };
         let live = self.state.cron_index.live.saturating_add(self.begun_in_all);
@@ -393,16 +396,23 @@ impl<'a> Wishes<'a> {
                 application: tracked.application,
                 cron: tracked.cron.clone(),
                 version,
+                after,
                 scheduled,
             });
         }
         has_room
     }
 
-    fn skip(&mut self, tracked: &Tracked, scheduled: Timestamp, reason: SkipReason) {
+    fn skip(
+        &mut self,
+        tracked: &Tracked,
+        (after, scheduled): (Timestamp, Timestamp),
+        reason: SkipReason,
+    ) {
         self.decisions.push(CronDecision::Skip {
             application: tracked.application,
             cron: tracked.cron.clone(),
+            after,
             scheduled,
             reason,
         });

@@ -100,8 +100,8 @@ impl CronRecord {
         slot > self.considered && self.fired_until(slot).is_none()
     }
 
-    /// Notes that a slot is fired. It joins the span before it when nothing lies between, and the
-    /// oldest spans are joined when there are too many: no slot between them is fired then.
+    /// Notes that a slot is fired. It joins the span before it when nothing lies between, and spans
+    /// are joined when there are too many.
     pub(crate) fn fire(&mut self, slot: Timestamp) {
         let index = self.fired.partition_point(|span| span.last < slot);
         let before = index
@@ -119,10 +119,24 @@ impl CronRecord {
         }
         self.considered = slot;
         while self.fired.len() > CRON_FIRED_SPANS {
-            let oldest = self.fired.remove(0);
-            if let Some(next) = self.fired.first_mut() {
-                next.first = oldest.first;
-            }
+            self.join_nearest();
+        }
+    }
+
+    /// Joins the two spans with the least between them: the fewest slots that were not fired count
+    /// as fired then, and never those between now and a time at which the clock was ahead.
+    fn join_nearest(&mut self) {
+        let gap = |pair: &[SlotSpan]| match pair {
+            [one, next] => next.first.since(one.last),
+            _ => Span(u64::MAX),
+        };
+        let gaps = self.fired.windows(2).map(gap).enumerate();
+        let Some((index, _)) = gaps.min_by_key(|(_, gap)| *gap) else {
+            return;
+        };
+        let next = self.fired.remove(index.saturating_add(1));
+        if let Some(span) = self.fired.get_mut(index) {
+            span.last = next.last;
         }
     }
 

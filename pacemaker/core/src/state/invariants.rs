@@ -2,6 +2,8 @@
 //!
 //! The tests ask after every command. Each check returns the rules that are broken, in words.
 
+mod crons;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::id::{ApplicationId, Generation, InstanceTypeName, NodeId, VersionNumber};
@@ -25,6 +27,7 @@ impl State {
             self.broken_derivations(),
             self.broken_bounds(),
             self.broken_orders(),
+            self.broken_crons(),
         ]
         .concat()
     }

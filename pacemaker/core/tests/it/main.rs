@@ -1,6 +1,8 @@
 //! The core's tests: stories, properties and the simulation, in one binary.
 
 #[cfg(test)]
+mod crons;
+#[cfg(test)]
 mod generators;
 #[cfg(test)]
 mod golden;

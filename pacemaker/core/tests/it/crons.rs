@@ -1,0 +1,7 @@
+//! Web crons: stories, clocks, properties, and a year of ten thousand of them.
+
+mod clocks;
+mod properties;
+mod stories;
+pub(crate) mod world;
+mod year;
