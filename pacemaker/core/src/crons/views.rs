@@ -33,6 +33,11 @@ impl State {
             .filter_map(|run| self.cron_runs.get(run))
     }
 
+    /// The pacemakers that make requests now, or should.
+    pub fn cron_runners(&self) -> impl Iterator<Item = common::id::NodeId> {
+        self.cron_index.runners.keys().copied()
+    }
+
     /// How many requests of crons are under way, in the whole cluster.
     #[must_use]
     pub fn cron_runs_under_way(&self) -> usize {
