@@ -171,6 +171,10 @@ pub(crate) type Sent = Result<Response<Incoming>, SendFailure>;
 
 /// What a request that was sent has been waiting for.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a response is what nearly every request waits for, and boxing it would cost each"
+)]
 pub(crate) enum Waited {
     /// The head of the response, or the end of the connection.
     Sent(Sent),

@@ -11,7 +11,9 @@ use super::{THREE, lasts, servers};
 /// How long the first machine is alone when power comes back bit by bit.
 const ALONE: Duration = Duration::from_secs(4);
 /// What a cluster keeps, shared by the rounds.
-const WRITES_OF_ALL_ROUNDS: usize = 600;
+const WRITES_OF_ALL_ROUNDS: usize = 800;
+/// Of those of a round, how many are acknowledged when others are under way.
+const WRITES_BEFORE_THE_CUT: usize = 16;
 /// In a row.
 const CYCLES: usize = 10;
 /// Says how many cycles there are, where ten are too many.
@@ -36,10 +38,13 @@ async fn power_that_is_cut_ten_times_in_a_row_comes_back_to_a_cluster_that_serve
     let cycles = cycles();
     for (round, order) in ORDERS.into_iter().cycle().take(cycles).enumerate() {
         let load = cluster.load(2, "web", 2);
-        let writing = Writing::burst(&format!("round-{round}"), WRITES_OF_ALL_ROUNDS / cycles);
-        let history = History::start(&clients, &writing);
         load.wait_for(20).await?;
-        history.wait_for(20).await?;
+        let writing = Writing {
+            most: WRITES_OF_ALL_ROUNDS / cycles,
+            ..Writing::steady(&format!("round-{round}"))
+        };
+        let history = History::start(&clients, &writing);
+        history.wait_for(WRITES_BEFORE_THE_CUT).await?;
 
         cluster.cut_power(&[1, 2, 3])?;
         let record = history.stop().await;
