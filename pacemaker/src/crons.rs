@@ -21,6 +21,7 @@ mod pace;
 mod redirect;
 mod reports;
 mod request;
+mod send_by;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ use common::id::{NodeId, RunId};
 use common::time::Timestamp;
 use pacemaker_core::command::{Command, CronDecision, CronReport, Outcome};
 use pacemaker_core::crons::CronPlanner;
+use pacemaker_core::state::State;
+use pacemaker_core::state::crons::CronRun;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -40,14 +43,12 @@ use crate::crons::choice::Choice;
 use crate::crons::in_flight::InFlight;
 use crate::crons::log::CronLogs;
 use crate::crons::pace::Pace;
+use crate::crons::send_by::SendBy;
 use crate::metrics::{CronLabel, Metrics};
-use crate::raft::{Proposer, Status};
+use crate::raft::{Member, Proposer, Status};
 use crate::replica::Replica;
 use crate::wall_clock::WallClock;
 
-/// Nothing is sent later after its proposal began: a process that was stopped in between may have
-/// been replaced, and its clock tells it so.
-const SEND_WITHIN: Duration = Duration::from_secs(2);
 /// The longest time between two looks, by which a wall clock that was set is noticed.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
 /// The shortest time between two comparisons of what is in flight with the state.
@@ -141,7 +142,7 @@ impl CronLoop {
                 command: Box::new(Command::AbandonCronRuns { runner: self.me }),
             };
             let is_begun = match self.proposer.barrier().await {
-                Ok(()) => self.replica.read(pacemaker_core::State::is_initialized),
+                Ok(()) => self.replica.read(State::is_initialized),
                 Err(_) => false,
             };
             if is_begun {
@@ -246,14 +247,16 @@ impl CronLoop {
         self.wall.real(left).max(Duration::from_millis(1))
     }
 
-    /// Has decisions recorded, and begins what the record grants.
+    /// Has decisions recorded, and begins what the record grants: of each decision the attempt that
+    /// it asks for, and no later one.
     async fn decide(
         &mut self,
         term: u64,
         wall: Timestamp,
         decisions: Vec<CronDecision>,
     ) -> Result<(), ()> {
-        let send_by = Instant::now() + SEND_WITHIN;
+        let send_by = SendBy::begin(self.wall, wall);
+        let attempts = self.replica.read(|state| attempts_of(state, &decisions));
         let unfired = unfired(&decisions);
         let command = Command::DecideCrons {
             runner: self.me,
@@ -263,8 +266,10 @@ impl CronLoop {
         match self.proposer.propose_as_leader(term, command).await {
             Ok(Ok(Outcome::CronsDecided { runs })) => {
                 self.count(unfired);
-                for run in runs.into_iter().flatten() {
-                    self.begin(run, term, send_by);
+                for (run, attempt) in runs.into_iter().zip(attempts) {
+                    if let Some(run) = run {
+                        self.begin((run, attempt), term, send_by);
+                    }
                 }
                 Ok(())
             }
@@ -286,14 +291,17 @@ impl CronLoop {
 
 impl CronLoop {
     /// Begins the attempt that a record of this leader has granted.
-    fn begin(&mut self, run: RunId, term: u64, send_by: Instant) {
+    fn begin(&mut self, (run, attempt): (RunId, u32), term: u64, send_by: SendBy) {
+        let me = self.me;
         let granted = self.replica.read(|state| {
+            let record = state.cron_run(run)?;
             let call = state.cron_call(run)?;
             let targets = state.cron_targets(call.application, &call.cron);
-            Some((call, targets, state.cron_run(run)?.is_manual))
+            is_granted(record, me, attempt).then_some((call, targets, record.is_manual))
         });
         let Some((call, targets, is_manual)) = granted else {
-            tracing::debug!(%run, "a cron run ended as soon as it was recorded");
+            // This leader may have heard of its record long after others have led.
+            tracing::debug!(%run, attempt, "a cron run has ended or goes on elsewhere");
             return;
         };
         tracing::debug!(
@@ -335,12 +343,43 @@ impl CronLoop {
     /// The pacemakers that will not report their runs any more, as far as a leader can tell.
     fn gone(&self, leading_since: Instant) -> BTreeSet<NodeId> {
         let group = self.proposer.group();
-        let silent = group.members.iter().filter(|member| {
-            let silence = member.heard.unwrap_or_else(|| leading_since.elapsed());
-            member.number != self.me.0 && silence > GONE_AFTER
+        let runners: Vec<NodeId> = self.replica.read(|state| state.cron_runners().collect());
+        let led = leading_since.elapsed();
+        let gone = runners.into_iter().filter(|runner| {
+            let silence = silence_of(*runner, &group.members, led);
+            *runner != self.me && silence > GONE_AFTER
         });
-        silent.map(|member| NodeId(member.number)).collect()
+        gone.collect()
     }
+}
+
+/// How long a pacemaker was not heard; one that is not in the group has been silent for as long as
+/// this leader leads.
+fn silence_of(runner: NodeId, members: &[Member], led: Duration) -> Duration {
+    let mut members = members.iter();
+    let member = members.find(|member| member.number == runner.0);
+    member.and_then(|member| member.heard).unwrap_or(led)
+}
+
+/// The attempt that each decision asks for; for those that ask for none it says nothing.
+fn attempts_of(state: &State, decisions: &[CronDecision]) -> Vec<u32> {
+    let attempt = |decision: &CronDecision| match decision {
+        CronDecision::Claim { run } => {
+            let begun = state.cron_run(*run).map_or(0, |run| run.attempts);
+            begun.saturating_add(1)
+        }
+        CronDecision::Fire { .. }
+        | CronDecision::Skip { .. }
+        | CronDecision::Miss { .. }
+        | CronDecision::Lose { .. }
+        | CronDecision::Rewind { .. } => 1,
+    };
+    decisions.iter().map(attempt).collect()
+}
+
+/// True while this pacemaker is the one to make this attempt.
+fn is_granted(run: &CronRun, me: NodeId, attempt: u32) -> bool {
+    run.is_running(attempt) && run.runner == Some(me)
 }
 
 /// Leaves out the requests that must wait, which the next plan asks for again; answers how many
@@ -376,3 +415,6 @@ fn unfired(decisions: &[CronDecision]) -> [(&'static str, u64); 2] {
     }
     [("skipped", skipped), ("missed", missed)]
 }
+
+#[cfg(test)]
+mod tests;

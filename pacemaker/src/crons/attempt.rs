@@ -17,7 +17,6 @@ use http::Method;
 use pacemaker_core::command::CronResult;
 use pacemaker_core::crons::{CronCall, CronTarget};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use crate::crash_point::{Crash, CrashPoint};
 use crate::crons::choice::{Choice, Taken};
@@ -25,11 +24,15 @@ use crate::crons::exchange::{self, Answered, BODY_READ_BYTES, BodyEnd};
 use crate::crons::log::{CronLogs, LogWriter};
 use crate::crons::redirect::{self, Asked, Next};
 use crate::crons::request::{self, Origin};
+use crate::crons::send_by::SendBy;
 use crate::wall_clock::WallClock;
 
 /// How long one instance may take to accept a connection: a node that is there does in milliseconds,
 /// and another instance can still be asked within the time to send.
 const CONNECT_PATIENCE: Duration = Duration::from_millis(800);
+/// Of an attempt that is too late, or not this pacemaker's any more, before its first byte.
+const NOT_SENT: &str =
+    "not sent: the pacemaker was stopped or deposed after it had recorded the run";
 /// The most redirects of an attempt: a path that gains a slash, a session that is looked up.
 const REDIRECTS_MAX: usize = 5;
 
@@ -47,7 +50,7 @@ pub(super) struct Attempt {
     pub(super) call: CronCall,
     pub(super) targets: Vec<CronTarget>,
     /// Nothing is sent later.
-    pub(super) send_by: Instant,
+    pub(super) send_by: SendBy,
     /// False once this pacemaker may have been deposed.
     pub(super) may_send: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Told right before the first byte is sent.
@@ -180,10 +183,15 @@ impl Caller {
         let mut tried = Vec::new();
         let mut refusals = String::new();
         while let Some((target, taken)) = self.choice.take(&attempt.targets, &tried) {
+            let left = attempt.send_by.left();
+            if left.is_zero() {
+                break;
+            }
             seen.instance = Some(target.instance);
-            let left = attempt.send_by.saturating_duration_since(Instant::now());
             match exchange::connect(target.address, left.min(CONNECT_PATIENCE)).await {
                 Ok(stream) => return Ok((target, taken, stream)),
+                // It had not the time that an instance has.
+                Err(_) if left < CONNECT_PATIENCE && attempt.send_by.is_past() => break,
                 Err(error) => {
                     let line = describe(target.instance, target.address, &error);
                     seen.log.line(line.as_bytes()).await;
@@ -193,9 +201,10 @@ impl Caller {
                     tried.push(target.instance);
                 }
             }
-            if attempt.send_by <= Instant::now() {
-                break;
-            }
+        }
+        if tried.is_empty() && attempt.send_by.is_past() {
+            seen.instance = None;
+            return Err((CronResult::Lost, NOT_SENT.to_owned()));
         }
         let words = match tried.len() {
             0 => "no instance runs".to_owned(),
@@ -208,10 +217,8 @@ impl Caller {
     /// The last moment before the first byte.
     fn begin(&self, attempt: &Attempt) -> Result<(), Said> {
         self.crash.at(CrashPoint::BeforeCronRequest);
-        if Instant::now() >= attempt.send_by || !(attempt.may_send)() {
-            let words =
-                "not sent: the pacemaker was stopped or deposed after it had recorded the run";
-            return Err((CronResult::Lost, words.to_owned()));
+        if attempt.send_by.is_past() || !(attempt.may_send)() {
+            return Err((CronResult::Lost, NOT_SENT.to_owned()));
         }
         (attempt.sending)();
         Ok(())
