@@ -50,6 +50,10 @@ async fn a_run_is_asked_for_and_says_what_became_of_it() -> Result<()> {
     }
     what_fails_again_and_again_is_shown(&dev).await?;
     what_is_not_there_is_refused(&dev).await?;
+
+    dev.pm(&["scale", CHORES, "web=0"]).await?.success()?;
+    let said = cron_run(&dev, "clean").await?.failure()?.stderr;
+    ensure!(said.contains("no instance"), "{said}");
     dev.passed();
     Ok(())
 }

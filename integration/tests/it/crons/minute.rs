@@ -93,7 +93,25 @@ async fn everything_that_is_due_at_a_minute_happens_as_the_manifest_says() -> Re
         .context("it is due again")?;
     ensure!(next > slot.time(), "{asleep:?}");
     ensure!(receiver.calls_of("/ok?asleep")?.is_empty());
+    secrets_are_shown_to_nobody(&dev).await?;
     dev.passed();
+    Ok(())
+}
+
+/// The password is in no log and in no answer of the API.
+async fn secrets_are_shown_to_nobody(dev: &DevProcess) -> Result<()> {
+    let canary = CREDENTIALS.1.rsplit('"').next().unwrap_or_default();
+    let mut shown = std::fs::read_to_string(dev.data().join("pm.log"))?;
+    for arguments in [
+        &["cron", "list", CHORES, "--format", "json"] as &[_],
+        &["cron", "history", CHORES, "--format", "json"],
+        &["status", CHORES, "--format", "json"],
+        &["why", CHORES],
+    ] {
+        shown.push_str(&dev.pm(arguments).await?.success()?.stdout);
+    }
+    let line = shown.lines().find(|line| line.contains(canary));
+    ensure!(line.is_none(), "{line:?}");
     Ok(())
 }
 
