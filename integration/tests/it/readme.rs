@@ -74,7 +74,9 @@ fn the_first_command_starts_the_sample() -> Result<()> {
 #[test]
 fn the_signature_is_checked_as_the_sample_checks_it() -> Result<()> {
     let (_, text) = parts()?;
-    let (_, rest) = text.split_once("```python\n").context("README has Python")?;
+    let (_, rest) = text
+        .split_once("```python\n")
+        .context("README has Python")?;
     let (function, _) = rest.split_once("```").context("and an end of it")?;
     let sample = std::fs::read_to_string(root().join("manifests/crons/app.py"))?;
     assert!(sample.contains(function), "{function}");
