@@ -123,23 +123,11 @@ impl Cluster {
     /// When its address is taken.
     pub async fn start_pacemaker(&mut self) -> Result<()> {
         let config = pacemaker::Config {
-            member: 1,
-            founder: true,
-            advertise: self.api.to_string(),
-            cluster: None,
-            description: None,
-            tls: None,
-            authority: None,
-            join_tokens: Vec::new(),
             node_key: NODE_KEY.to_owned(),
-            data_dir: self.data("pacemaker"),
-            cluster_hostname: "localhost".to_owned(),
             router_port: self.router.port(),
             administrator_token: ADMINISTRATOR_TOKEN.to_owned(),
             node_token: NODE_TOKEN.to_owned(),
-            settings: pacemaker::ClusterSettings::default(),
-            wall_clock: pacemaker::WallClock::system(),
-            crash_at: None,
+            ..pacemaker::Config::alone(self.data("pacemaker"), self.api)
         };
         let listener = TcpListener::bind(self.api)
             .await

@@ -1,6 +1,7 @@
 //! What a pacemaker is told at its start.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ use crate::wall_clock::WallClock;
 const TOKEN_MIN_CHARACTERS: usize = 32;
 /// The longest: nothing longer is looked at in a request.
 pub(crate) const TOKEN_MAX_CHARACTERS: usize = 512;
+/// The public port of routers unless told otherwise.
+const DEFAULT_ROUTER_PORT: u16 = 4253;
 /// The longest node key, characters.
 const NODE_KEY_MAX_CHARACTERS: usize = 128;
 /// A generated hostname puts version, type, application and workspace before the cluster's.
@@ -99,6 +102,31 @@ pub struct ConfigError {
 }
 
 impl Config {
+    /// Of a pacemaker that is alone in its cluster and shows no certificate, as `pm dev` has it, with
+    /// the defaults. Its key and its tokens are still to be said.
+    #[must_use]
+    pub fn alone(data_dir: PathBuf, api: SocketAddr) -> Self {
+        Self {
+            member: 1,
+            founder: true,
+            advertise: api.to_string(),
+            cluster: None,
+            description: None,
+            tls: None,
+            authority: None,
+            join_tokens: Vec::new(),
+            node_key: String::new(),
+            data_dir,
+            cluster_hostname: "localhost".to_owned(),
+            router_port: DEFAULT_ROUTER_PORT,
+            administrator_token: String::new(),
+            node_token: String::new(),
+            settings: ClusterSettings::default(),
+            wall_clock: WallClock::system(),
+            crash_at: None,
+        }
+    }
+
     /// Refuses what could not work.
     ///
     /// # Errors
@@ -172,24 +200,12 @@ mod tests {
 
     #[test]
     fn values_that_cannot_work_are_refused_by_name() {
+        let api = SocketAddr::from(([127, 0, 0, 1], 4250));
         let good = Config {
-            member: 1,
-            founder: true,
-            advertise: "127.0.0.1:4250".to_owned(),
-            cluster: None,
-            description: None,
-            tls: None,
-            authority: None,
-            join_tokens: Vec::new(),
             node_key: "key".to_owned(),
-            data_dir: PathBuf::from("data"),
-            cluster_hostname: "localhost".to_owned(),
-            router_port: 4253,
             administrator_token: "a".repeat(32),
             node_token: "b".repeat(32),
-            settings: ClusterSettings::default(),
-            wall_clock: WallClock::system(),
-            crash_at: None,
+            ..Config::alone(PathBuf::from("data"), api)
         };
         assert_eq!(good.validate(), Ok(()));
 

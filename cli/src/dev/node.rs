@@ -139,23 +139,13 @@ impl Start<'_> {
             settings.watch_window = Span::seconds(seconds);
         }
         let config = pacemaker::Config {
-            member: 1,
-            founder: true,
-            advertise: self.api.to_string(),
-            cluster: None,
-            description: None,
-            tls: None,
-            authority: None,
-            join_tokens: Vec::new(),
             node_key: self.secrets.node_key.clone(),
-            data_dir: self.data.role("pacemaker"),
             cluster_hostname: self.arguments.cluster_hostname.to_ascii_lowercase(),
             router_port: self.router.port(),
             administrator_token: self.secrets.administrator_token.clone(),
             node_token: self.secrets.node_token.clone(),
             settings,
-            wall_clock: pacemaker::WallClock::system(),
-            crash_at: None,
+            ..pacemaker::Config::alone(self.data.role("pacemaker"), self.api)
         };
         self.starter.pacemaker(config).await
     }
