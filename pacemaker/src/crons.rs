@@ -27,12 +27,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::id::{NodeId, RunId};
+use common::id::NodeId;
 use common::time::Timestamp;
-use pacemaker_core::command::{Command, CronDecision, CronReport, Outcome};
+use pacemaker_core::command::{Command, CronDecision, CronGrant, CronReport, Outcome};
 use pacemaker_core::crons::CronPlanner;
 use pacemaker_core::state::State;
-use pacemaker_core::state::crons::CronRun;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -256,7 +255,6 @@ impl CronLoop {
         decisions: Vec<CronDecision>,
     ) -> Result<(), ()> {
         let send_by = SendBy::begin(self.wall, wall);
-        let attempts = self.replica.read(|state| attempts_of(state, &decisions));
         let unfired = unfired(&decisions);
         let command = Command::DecideCrons {
             runner: self.me,
@@ -264,12 +262,10 @@ impl CronLoop {
             decisions,
         };
         match self.proposer.propose_as_leader(term, command).await {
-            Ok(Ok(Outcome::CronsDecided { runs })) => {
+            Ok(Ok(Outcome::CronsDecided { grants })) => {
                 self.count(unfired);
-                for (run, attempt) in runs.into_iter().zip(attempts) {
-                    if let Some(run) = run {
-                        self.begin((run, attempt), term, send_by);
-                    }
+                for grant in grants.into_iter().flatten() {
+                    self.begin(grant, term, send_by);
                 }
                 Ok(())
             }
@@ -291,21 +287,20 @@ impl CronLoop {
 
 impl CronLoop {
     /// Begins the attempt that a record of this leader has granted.
-    fn begin(&mut self, (run, attempt): (RunId, u32), term: u64, send_by: SendBy) {
+    fn begin(&mut self, grant: CronGrant, term: u64, send_by: SendBy) {
         let me = self.me;
         let granted = self.replica.read(|state| {
-            let record = state.cron_run(run)?;
-            let call = state.cron_call(run)?;
+            let call = state.cron_call(grant, me)?;
             let targets = state.cron_targets(call.application, &call.cron);
-            is_granted(record, me, attempt).then_some((call, targets, record.is_manual))
+            Some((call, targets, state.cron_run(grant.run)?.is_manual))
         });
         let Some((call, targets, is_manual)) = granted else {
             // This leader may have heard of its record long after others have led.
-            tracing::debug!(%run, attempt, "a cron run has ended or goes on elsewhere");
+            tracing::debug!(?grant, "a cron run has ended or goes on elsewhere");
             return;
         };
         tracing::debug!(
-            %run, application = %call.application, cron = %call.cron, attempt = call.attempt,
+            run = %grant.run, application = %call.application, cron = %call.cron, attempt = call.attempt,
             scheduled = %call.scheduled, "a cron is run"
         );
         let proposer = self.proposer.clone();
@@ -359,27 +354,6 @@ fn silence_of(runner: NodeId, members: &[Member], led: Duration) -> Duration {
     let mut members = members.iter();
     let member = members.find(|member| member.number == runner.0);
     member.and_then(|member| member.heard).unwrap_or(led)
-}
-
-/// The attempt that each decision asks for; for those that ask for none it says nothing.
-fn attempts_of(state: &State, decisions: &[CronDecision]) -> Vec<u32> {
-    let attempt = |decision: &CronDecision| match decision {
-        CronDecision::Claim { run } => {
-            let begun = state.cron_run(*run).map_or(0, |run| run.attempts);
-            begun.saturating_add(1)
-        }
-        CronDecision::Fire { .. }
-        | CronDecision::Skip { .. }
-        | CronDecision::Miss { .. }
-        | CronDecision::Lose { .. }
-        | CronDecision::Rewind { .. } => 1,
-    };
-    decisions.iter().map(attempt).collect()
-}
-
-/// True while this pacemaker is the one to make this attempt.
-fn is_granted(run: &CronRun, me: NodeId, attempt: u32) -> bool {
-    run.is_running(attempt) && run.runner == Some(me)
 }
 
 /// Leaves out the requests that must wait, which the next plan asks for again; answers how many

@@ -121,7 +121,9 @@ impl State {
                 at: *at,
                 decisions,
             }),
-            Command::ReportCronRuns { reports } => transition.report_cron_runs(reports),
+            Command::ReportCronRuns { runner, reports } => {
+                transition.report_cron_runs(*runner, reports)
+            }
             Command::StartCronRun { application, cron } => {
                 transition.start_cron_run(*application, cron)
             }

@@ -17,7 +17,7 @@ use common::time::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::crons::{CronDecision, CronReport, CronResult, SkipReason};
+pub use self::crons::{CronDecision, CronGrant, CronReport, CronResult, SkipReason};
 use crate::action::Action;
 
 /// A change that is asked for; it has its effect when it has been committed and applied.
@@ -167,6 +167,9 @@ pub enum Command {
     },
     /// What became of requests of crons, told by whoever made them, leader or not.
     ReportCronRuns {
+        /// Who made them; of an attempt that another pacemaker makes it can say nothing.
+        #[serde(default)]
+        runner: NodeId,
         /// At most [`CRON_REPORTS_MAX`](crate::state::limits::CRON_REPORTS_MAX).
         reports: Vec<CronReport>,
     },
@@ -293,9 +296,9 @@ pub enum Outcome {
     },
     /// Decisions about crons have been taken.
     CronsDecided {
-        /// By their position: the run whose next attempt begins with a `Fire` or a `Claim`. None for
-        /// every other decision, and for one that was stale: nothing is to be sent.
-        runs: Vec<Option<RunId>>,
+        /// By their position: the attempt that a `Fire` or a `Claim` begins. None for every other
+        /// decision, and for one that was stale: nothing is to be sent.
+        grants: Vec<Option<CronGrant>>,
     },
     /// A run of a cron waits for the leader.
     CronRun(RunId),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use common::id::RunId;
+use common::id::{NodeId, RunId};
 use pacemaker_core::command::{Command, CronReport, Outcome};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -110,7 +110,10 @@ async fn past(shutdown: CancellationToken) {
 
 async fn tell_batch(proposer: &Proposer, reports: Vec<CronReport>) {
     let count = reports.len();
-    let command = Command::ReportCronRuns { reports };
+    let command = Command::ReportCronRuns {
+        runner: NodeId(proposer.own()),
+        reports,
+    };
     loop {
         match proposer.propose(command.clone()).await {
             Ok(Ok(Outcome::CronRunsReported { stale })) => {

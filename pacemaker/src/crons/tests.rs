@@ -3,11 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use common::application::{CronKey, CronMethod};
-use common::id::{ApplicationId, InstanceId, VersionNumber};
+use common::id::{ApplicationId, InstanceId, RunId, VersionNumber};
 use common::time::Span;
 use pacemaker_core::command::CronResult;
 use pacemaker_core::crons::{CronCall, CronTarget};
-use pacemaker_core::state::crons::RunPhase;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -31,43 +30,6 @@ fn call() -> CronCall {
         timeout: Span::seconds(5),
         key: None,
     }
-}
-
-fn run(phase: RunPhase, attempts: u32, runner: u64) -> CronRun {
-    CronRun {
-        id: RunId(7),
-        application: ApplicationId(1),
-        cron: key(),
-        version: VersionNumber(1),
-        scheduled: Timestamp(60_000),
-        last_scheduled: Timestamp(60_000),
-        count: 1,
-        is_manual: false,
-        phase,
-        attempts,
-        begun: None,
-        started: None,
-        timeout: Span::seconds(5),
-        runner: Some(NodeId(runner)),
-        result: None,
-        ended: None,
-        duration: None,
-        instance: None,
-        status: None,
-        words: String::new(),
-    }
-}
-
-#[test]
-fn grant_that_is_heard_of_late_is_for_its_own_attempt_alone() {
-    let me = NodeId(1);
-
-    assert!(is_granted(&run(RunPhase::Running, 1, 1), me, 1));
-    // Another leader has lost the attempt that was granted here, and makes the next.
-    assert!(!is_granted(&run(RunPhase::Running, 2, 2), me, 1));
-    assert!(!is_granted(&run(RunPhase::Running, 2, 1), me, 1));
-    assert!(!is_granted(&run(RunPhase::Running, 1, 2), me, 1));
-    assert!(!is_granted(&run(RunPhase::Lost, 1, 1), me, 1));
 }
 
 #[test]

@@ -14,8 +14,10 @@ use common::time::Timestamp;
 
 use self::runs::Ending;
 use crate::apply::reject;
-use crate::command::{CronDecision, CronResult, Outcome, Rejection, RejectionCode, SkipReason};
-use crate::state::crons::{CronRun, RunPhase};
+use crate::command::{
+    CronDecision, CronGrant, CronResult, Outcome, Rejection, RejectionCode, SkipReason,
+};
+use crate::state::crons::RunPhase;
 use crate::state::limits::{
     CRON_CLOCK_SLACK, CRON_DECISIONS_MAX, CRON_LIVE_MAX, CRON_MISSED_COUNTED,
 };
@@ -48,21 +50,24 @@ impl Transition<'_> {
                 format!("a command has at most {CRON_DECISIONS_MAX} decisions about crons"),
             ));
         }
-        let mut runs: Vec<Option<RunId>> = deciding
+        let mut grants: Vec<Option<CronGrant>> = deciding
             .decisions
             .iter()
             .map(|decision| self.decide(deciding, decision))
             .collect();
-        for run in &mut runs {
+        for grant in &mut grants {
             // One that was claimed may have been replaced by a slot of the same command.
-            let crons = &self.state.cron_runs;
-            let is_running = |run: &CronRun| run.phase == RunPhase::Running;
-            *run = run.filter(|run| crons.get(run).is_some_and(is_running));
+            let runs = &self.state.cron_runs;
+            let is_under_way = |grant: &CronGrant| {
+                let run = runs.get(&grant.run);
+                run.is_some_and(|run| run.is_running(grant.attempt))
+            };
+            *grant = grant.filter(is_under_way);
         }
-        Ok(Outcome::CronsDecided { runs })
+        Ok(Outcome::CronsDecided { grants })
     }
 
-    fn decide(&mut self, deciding: Deciding<'_>, decision: &CronDecision) -> Option<RunId> {
+    fn decide(&mut self, deciding: Deciding<'_>, decision: &CronDecision) -> Option<CronGrant> {
         let at = deciding.at;
         match decision {
             CronDecision::Fire {
@@ -128,7 +133,7 @@ impl Transition<'_> {
         deciding: Deciding<'_>,
         slot: Slot<'_>,
         version: VersionNumber,
-    ) -> Option<RunId> {
+    ) -> Option<CronGrant> {
         let application = self.state.applications.get(&slot.application)?;
         let record = application.crons.get(slot.cron)?;
         let policy = record.policy?;
@@ -154,22 +159,26 @@ impl Transition<'_> {
         run.started = Some(deciding.at);
         run.timeout = policy.timeout;
         run.runner = Some(deciding.runner);
-        let id = run.id;
+        let grant = CronGrant {
+            run: run.id,
+            attempt: run.attempts,
+        };
         if let Some(record) = self.cron(slot.application, slot.cron) {
             record.fire(slot.scheduled);
         }
         self.insert_run(run);
-        Some(id)
+        Some(grant)
     }
 
     /// A slot is decided without a run.
-    fn skip(&mut self, at: Timestamp, slot: Slot<'_>, reason: SkipReason) -> Option<RunId> {
+    fn skip(&mut self, at: Timestamp, slot: Slot<'_>, reason: SkipReason) -> Option<CronGrant> {
         let words = match reason {
             SkipReason::Overlap => "not run: the run before it was still going on",
             SkipReason::NoCurrentVersion => "not run: no version was current",
         };
         self.pass(at, slot, slot.scheduled)?;
-        self.note_slots(slot, slot.scheduled, 1, (RunPhase::Skipped(reason), words))
+        self.note_slots(slot, slot.scheduled, 1, (RunPhase::Skipped(reason), words));
+        None
     }
 
     /// Slots passed undecided.
@@ -179,7 +188,7 @@ impl Transition<'_> {
         slot: Slot<'_>,
         last: Timestamp,
         count: u64,
-    ) -> Option<RunId> {
+    ) -> Option<CronGrant> {
         let words = if count >= CRON_MISSED_COUNTED {
             "not run: no pacemaker led the cluster in time; slots after the first 1,000 are not counted"
         } else {
@@ -189,7 +198,8 @@ impl Transition<'_> {
             return None;
         }
         self.pass(at, slot, last)?;
-        self.note_slots(slot, last, count, (RunPhase::Missed, words))
+        self.note_slots(slot, last, count, (RunPhase::Missed, words));
+        None
     }
 
     /// Slots up to `last` are decided, when none of them was before.
@@ -207,7 +217,7 @@ impl Transition<'_> {
     }
 
     /// The next attempt of a run begins, with what the current version says.
-    fn claim(&mut self, deciding: Deciding<'_>, id: RunId) -> Option<RunId> {
+    fn claim(&mut self, deciding: Deciding<'_>, id: RunId) -> Option<CronGrant> {
         let run = self.state.cron_runs.get(&id)?;
         if !self.state.may_claim_cron_run(run, deciding.at) {
             return None;
@@ -215,9 +225,10 @@ impl Transition<'_> {
         let application = self.state.applications.get(&run.application)?;
         let version = application.current?;
         let timeout = application.crons.get(&run.cron)?.policy?.timeout;
+        let attempt = run.attempts.saturating_add(1);
         self.change_run(id, |run| {
             run.phase = RunPhase::Running;
-            run.attempts = run.attempts.saturating_add(1);
+            run.attempts = attempt;
             run.begun.get_or_insert(deciding.at);
             run.started = Some(deciding.at);
             run.timeout = timeout;
@@ -227,11 +238,11 @@ impl Transition<'_> {
             run.ended = None;
             run.duration = None;
         });
-        Some(id)
+        Some(CronGrant { run: id, attempt })
     }
 
     /// An attempt counts as lost.
-    fn give_up(&mut self, at: Timestamp, id: RunId, attempt: u32) -> Option<RunId> {
+    fn give_up(&mut self, at: Timestamp, id: RunId, attempt: u32) -> Option<CronGrant> {
         let run = self.state.cron_runs.get(&id)?;
         if !run.is_running(attempt) {
             return None;
@@ -252,7 +263,7 @@ impl Transition<'_> {
         cron: &CronKey,
         from: Timestamp,
         to: Timestamp,
-    ) -> Option<RunId> {
+    ) -> Option<CronGrant> {
         let record = self.cron(application, cron)?;
         if record.considered != from {
             return None;

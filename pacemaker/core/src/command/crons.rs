@@ -87,6 +87,16 @@ pub enum SkipReason {
     NoCurrentVersion,
 }
 
+/// An attempt that a decision begins. Whoever decided makes it, as long as it is the present one of
+/// its run and still theirs: an answer may come late, when others have gone on with the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CronGrant {
+    /// The run.
+    pub run: RunId,
+    /// Which of its attempts.
+    pub attempt: u32,
+}
+
 /// What became of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CronReport {

@@ -8,8 +8,8 @@ use common::instance::InstanceState;
 use common::secret::Secret;
 use common::time::{Span, Timestamp};
 
+use crate::command::CronGrant;
 use crate::state::State;
-use crate::state::crons::RunPhase;
 use crate::state::records::{Application, Exposure, Version};
 
 /// An instance that can be called.
@@ -90,11 +90,12 @@ impl State {
             .collect()
     }
 
-    /// The request of a run's present attempt; none when no attempt is under way.
+    /// The request of an attempt that was granted to `runner`; none when it is not under way any
+    /// more, or was granted to another pacemaker since.
     #[must_use]
-    pub fn cron_call(&self, run: RunId) -> Option<CronCall> {
-        let run = self.cron_runs.get(&run)?;
-        if run.phase != RunPhase::Running {
+    pub fn cron_call(&self, grant: CronGrant, runner: NodeId) -> Option<CronCall> {
+        let run = self.cron_runs.get(&grant.run)?;
+        if !run.is_running(grant.attempt) || run.runner != Some(runner) {
             return None;
         }
         let application = self.applications.get(&run.application)?;

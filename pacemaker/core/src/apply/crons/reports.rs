@@ -13,6 +13,7 @@ impl Transition<'_> {
     /// Takes facts one by one; the answer names the runs of which one was stale.
     pub(in crate::apply) fn report_cron_runs(
         &mut self,
+        runner: NodeId,
         reports: &[CronReport],
     ) -> Result<Outcome, Rejection> {
         if reports.len() > CRON_REPORTS_MAX {
@@ -23,7 +24,7 @@ impl Transition<'_> {
         }
         let mut stale = Vec::new();
         for report in reports {
-            if self.takes(report) {
+            if self.takes(runner, report) {
                 self.end_attempt(
                     report.run,
                     &Ending {
@@ -42,15 +43,19 @@ impl Transition<'_> {
         Ok(Outcome::CronRunsReported { stale })
     }
 
-    /// The present attempt's first report counts, and a late one of an attempt that was given up.
-    fn takes(&self, report: &CronReport) -> bool {
+    /// The first report of the present attempt by whoever makes it counts, and a late one of an
+    /// attempt that was given up.
+    fn takes(&self, runner: NodeId, report: &CronReport) -> bool {
         let Some(run) = self.state.cron_runs.get(&report.run) else {
             return false;
         };
         let was_given_up = run.result == Some(CronResult::Lost)
             && matches!(run.phase, RunPhase::Lost | RunPhase::Backoff { .. })
             && report.result != CronResult::Lost;
-        run.attempts == report.attempt && (run.phase == RunPhase::Running || was_given_up)
+        let is_theirs = run.runner == Some(runner);
+        is_theirs
+            && run.attempts == report.attempt
+            && (run.phase == RunPhase::Running || was_given_up)
     }
 
     /// A pacemaker has started again: of what it ran before, nobody knows.

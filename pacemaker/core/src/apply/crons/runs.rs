@@ -164,16 +164,21 @@ impl Transition<'_> {
         last: Timestamp,
         count: u64,
         (phase, words): (RunPhase, &str),
-    ) -> Option<RunId> {
-        let application = self.state.applications.get(&slot.application)?;
-        let version = application.crons_version?;
-        let newest = application.crons.get(slot.cron)?.runs.last().copied();
+    ) {
+        let application = self.state.applications.get(&slot.application);
+        let found = application.and_then(|application| {
+            let record = application.crons.get(slot.cron)?;
+            Some((application.crons_version?, record.runs.last().copied()))
+        });
+        let Some((version, newest)) = found else {
+            return;
+        };
         let newest = newest.and_then(|run| self.state.cron_runs.get_mut(&run));
         if let Some(run) = newest.filter(|run| run.phase == phase && run.version == version) {
             run.count = run.count.saturating_add(count);
             run.last_scheduled = run.last_scheduled.max(last);
             words.clone_into(&mut run.words);
-            return None;
+            return;
         }
         let mut run = self.new_run(slot.application, slot.cron, version, slot.scheduled);
         run.phase = phase;
@@ -181,7 +186,6 @@ impl Transition<'_> {
         run.last_scheduled = last;
         words.clone_into(&mut run.words);
         self.insert_run(run);
-        None
     }
 
     /// An attempt has ended; another follows when the manifest allows it.

@@ -48,6 +48,9 @@ enum Op {
     Kill,
     /// A leader that was deposed commits what it decided, and sends nothing.
     CommitWithoutSending,
+    /// The same; it hears of it only after others have led.
+    CommitUnheard,
+    Hear,
     /// Something that was committed before is committed again.
     Repeat(u16),
     StartAgain(u8),
@@ -82,6 +85,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Elect),
         3 => Just(Op::Kill),
         2 => Just(Op::CommitWithoutSending),
+        2 => Just(Op::CommitUnheard),
+        2 => Just(Op::Hear),
         4 => any::<u16>().prop_map(Op::Repeat),
         1 => (1..4_u8).prop_map(Op::StartAgain),
     ]
@@ -164,6 +169,8 @@ fn request(world: &CronWorld, op: &Op) -> Option<Command> {
         | Op::Elect
         | Op::Kill
         | Op::CommitWithoutSending
+        | Op::CommitUnheard
+        | Op::Hear
         | Op::StartAgain(_) => return None,
     })
 }
@@ -196,6 +203,11 @@ fn perform(world: &mut CronWorld, op: &Op) {
                 world.commit(&command);
             }
         }
+        Op::CommitUnheard => {
+            world.commit_unheard();
+            world.elect();
+        }
+        Op::Hear => world.hear(),
         Op::StartAgain(node) => world.start_again(NodeId(u64::from(*node))),
         Op::Promote(..)
         | Op::Rollback(_)

@@ -5,7 +5,7 @@ use common::application::{MissedPolicy, Overlap};
 use common::id::NodeId;
 use common::time::{Span, Timestamp};
 use pacemaker_core::command::{
-    Command, CronReport, CronResult, Outcome, RejectionCode, SkipReason,
+    Command, CronGrant, CronReport, CronResult, Outcome, RejectionCode, SkipReason,
 };
 use pacemaker_core::state::crons::RunPhase;
 use pacemaker_core::state::limits::{CRON_RUNNING_PER_APPLICATION, CRON_RUNS_KEPT};
@@ -117,6 +117,54 @@ fn c2_decision_of_a_deposed_leader_does_nothing() {
 
     assert_eq!(granted, []);
     assert_eq!(world.called("tick").len(), 1);
+}
+
+#[test]
+fn c2_grant_that_its_leader_hears_of_after_others_have_led_is_nothing_to_it() {
+    let mut world = CronWorld::new(1);
+    let mut tick = cron("tick", "0 * * * *");
+    tick.retries = 2;
+    tick.timeout = Span::seconds(20);
+    let application = world.deploy(&with_crons("hello", vec![tick]));
+    world.run_for(HOUR - 31 * SECOND);
+    world.sleep_for(2 * SECOND);
+    let command = world.decisions().unwrap();
+    let grants = world.commit(&command);
+    let deposed = world.leader;
+
+    world.kill_leader();
+    world.takes = (10 * SECOND, 10 * SECOND);
+    world.run_for(25 * SECOND);
+
+    let run = world.runs(application, "tick")[0].clone();
+    assert_eq!((run.phase, run.attempts), (RunPhase::Running, 2));
+    assert_eq!(world.state.cron_call(grants[0], deposed), None);
+    let present = CronGrant {
+        run: run.id,
+        attempt: 2,
+    };
+    assert_eq!(world.state.cron_call(present, deposed), None);
+    assert!(world.state.cron_call(present, world.leader).is_some());
+    let reports = [1, 2].map(|attempt| CronReport {
+        run: run.id,
+        attempt,
+        instance: None,
+        status: None,
+        ended: world.wall(),
+        duration: Span(0),
+        result: CronResult::Lost,
+        words: "not sent".to_owned(),
+    });
+    let command = Command::ReportCronRuns {
+        runner: deposed,
+        reports: reports.to_vec(),
+    };
+    let stale = vec![run.id; 2];
+    let outcome = world.apply(&command);
+    assert_eq!(outcome, Ok(Outcome::CronRunsReported { stale }));
+    world.run_for(10 * SECOND);
+    assert_eq!(world.phases(application, "tick"), [RunPhase::Succeeded]);
+    assert_eq!(world.calls.len(), 1);
 }
 
 #[test]
@@ -470,7 +518,10 @@ fn report_of_another_attempt_is_refused_alone() {
         report(2, CronResult::Failed),
     ];
 
-    let outcome = world.apply(&Command::ReportCronRuns { reports });
+    let outcome = world.apply(&Command::ReportCronRuns {
+        runner: world.leader,
+        reports,
+    });
 
     let stale = vec![run; 3];
     assert_eq!(outcome, Ok(Outcome::CronRunsReported { stale }));

@@ -10,7 +10,9 @@ use common::cron::{Schedule, Zone};
 use common::id::{ApplicationId, CronName, Generation, NodeId, RunId, VersionNumber};
 use common::node::Role;
 use common::time::{Span, Timestamp};
-use pacemaker_core::command::{ApplyContext, Command, CronReport, CronResult, Outcome, Rejection};
+use pacemaker_core::command::{
+    ApplyContext, Command, CronGrant, CronReport, CronResult, Outcome, Rejection,
+};
 use pacemaker_core::crons::CronPlanner;
 use pacemaker_core::sightings::Sightings;
 use pacemaker_core::state::crons::{CronRun, RunPhase};
@@ -100,6 +102,8 @@ pub(crate) struct CronWorld {
     /// Decisions and reports, to be repeated.
     pub(crate) past: Vec<Command>,
     pub(crate) remembers: bool,
+    /// What was granted and not heard of yet, by whom.
+    unheard: Vec<(NodeId, CronGrant)>,
     planner: CronPlanner,
     in_flight: BTreeSet<(Timestamp, RunId, u32)>,
     details: BTreeMap<(RunId, u32), InFlight>,
@@ -122,6 +126,7 @@ impl CronWorld {
             check_every: 1,
             past: Vec::new(),
             remembers: true,
+            unheard: Vec::new(),
             planner: CronPlanner::default(),
             in_flight: BTreeSet::new(),
             details: BTreeMap::new(),
@@ -224,14 +229,14 @@ impl CronWorld {
     }
 
     /// Commits decisions; what is granted is sent by whoever still lives to do it.
-    pub(crate) fn commit(&mut self, command: &Command) -> Vec<RunId> {
+    pub(crate) fn commit(&mut self, command: &Command) -> Vec<CronGrant> {
         if self.remembers {
             self.past.push(command.clone());
         }
-        let Ok(Outcome::CronsDecided { runs }) = self.apply(command) else {
+        let Ok(Outcome::CronsDecided { grants }) = self.apply(command) else {
             panic!("decisions are never refused as a whole");
         };
-        runs.into_iter().flatten().collect()
+        grants.into_iter().flatten().collect()
     }
 
     /// The leader's loop, until nothing is due.
@@ -247,18 +252,18 @@ impl CronWorld {
                 }
                 continue;
             };
-            for run in self.commit(&command) {
-                self.send(run);
+            for grant in self.commit(&command) {
+                self.send(grant);
             }
         }
         panic!("the leader does not come to rest");
     }
 
-    /// Makes the request of a run's present attempt.
-    pub(crate) fn send(&mut self, run: RunId) {
-        let run = self.state.cron_run(run).unwrap();
-        assert!(run.is_running(run.attempts), "{run:?}");
-        let runner = run.runner.unwrap();
+    /// Makes the request of an attempt that was granted just now.
+    pub(crate) fn send(&mut self, grant: CronGrant) {
+        let runner = self.leader;
+        assert!(self.state.cron_call(grant, runner).is_some(), "{grant:?}");
+        let run = self.state.cron_run(grant.run).unwrap();
         let takes = self.random.between(self.takes.0, self.takes.1);
         let fails = self.failures > 0 && self.random.one_in(self.failures);
         let duration = Span(takes).min(run.timeout);
@@ -292,19 +297,55 @@ impl CronWorld {
         );
     }
 
+    /// The leader commits what it decided and is cut off before it hears of it.
+    pub(crate) fn commit_unheard(&mut self) {
+        let Some(command) = self.decisions() else {
+            return;
+        };
+        let grants = self.commit(&command);
+        let leader = self.leader;
+        self.unheard
+            .extend(grants.into_iter().map(|grant| (leader, grant)));
+    }
+
+    /// Those who were cut off hear of their grants: too late to send. What is still theirs, they say.
+    pub(crate) fn hear(&mut self) {
+        let ended = self.wall();
+        for (runner, grant) in std::mem::take(&mut self.unheard) {
+            if self.state.cron_call(grant, runner).is_none() {
+                continue;
+            }
+            let report = CronReport {
+                run: grant.run,
+                attempt: grant.attempt,
+                instance: None,
+                status: None,
+                ended,
+                duration: Span(0),
+                result: CronResult::Lost,
+                words: "not sent".to_owned(),
+            };
+            let reports = vec![report];
+            self.apply(&Command::ReportCronRuns { runner, reports })
+                .unwrap();
+        }
+    }
+
     /// Tells what has been answered by now.
     fn report(&mut self) {
-        let mut reports = Vec::new();
+        let mut reports: BTreeMap<NodeId, Vec<CronReport>> = BTreeMap::new();
+        let mut count = 0;
         let ended = self.wall();
         while let Some((ends, run, attempt)) = self.in_flight.first().copied()
             && ends <= self.real
-            && reports.len() < 512
+            && count < 512
         {
             self.in_flight.pop_first();
             let Some(flight) = self.details.remove(&(run, attempt)) else {
                 continue;
             };
-            reports.push(CronReport {
+            count += 1;
+            reports.entry(flight.runner).or_default().push(CronReport {
                 run,
                 attempt,
                 instance: None,
@@ -315,14 +356,13 @@ impl CronWorld {
                 words: String::new(),
             });
         }
-        if reports.is_empty() {
-            return;
+        for (runner, reports) in reports {
+            let command = Command::ReportCronRuns { runner, reports };
+            if self.remembers {
+                self.past.push(command.clone());
+            }
+            self.apply(&command).unwrap();
         }
-        let command = Command::ReportCronRuns { reports };
-        if self.remembers {
-            self.past.push(command.clone());
-        }
-        self.apply(&command).unwrap();
     }
 
     /// Everything that happens until so many milliseconds have really passed.
