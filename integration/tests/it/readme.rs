@@ -72,6 +72,28 @@ fn the_first_command_starts_the_sample() -> Result<()> {
 }
 
 #[test]
+fn the_example_of_a_cron_is_a_manifest() -> Result<()> {
+    const BEFORE: &str = "\
+manifest: {format: 1}
+application: {name: chores}
+instances:
+  - name: web
+    runtime: {plugin: paasmaker.runtime.static, version: 1, parameters: {document_root: site}}
+";
+    let (_, text) = parts()?;
+    let (_, rest) = text
+        .split_once("```yaml\n    crons:")
+        .context("README has crons")?;
+    let (crons, _) = rest.split_once("```").context("and an end of them")?;
+    let manifest = format!("{BEFORE}    crons:{crons}");
+    let checked = common::manifest::parse(&manifest);
+    let checked = checked.map_err(|faults| anyhow::anyhow!("{faults:?}"))?;
+    assert!(checked.notices.is_empty(), "{:?}", checked.notices);
+    assert_eq!(checked.spec.instance_types[0].crons.len(), 1);
+    Ok(())
+}
+
+#[test]
 fn the_signature_is_checked_as_the_sample_checks_it() -> Result<()> {
     let (_, text) = parts()?;
     let (_, rest) = text
