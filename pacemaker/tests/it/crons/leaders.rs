@@ -19,6 +19,8 @@ use crate::node::FakeNode;
 /// A minute in three seconds: the 30 seconds in which a slot is fired late are one and a half, which
 /// is longer than an election.
 pub(super) const RATE: u32 = 20;
+/// How old a slot may be when it is fired, milliseconds of the clock.
+pub(super) const GRACE: u64 = 30_000;
 /// Milliseconds until three pacemakers are a group and an application is deployed; until then the
 /// clock goes as the log's does.
 const DEPLOYED_WITHIN: u64 = 8_000;
@@ -74,9 +76,15 @@ impl Fleet {
     }
 }
 
+/// When a leader died, and when another was seen to lead.
+struct Death {
+    died: Timestamp,
+    led: Timestamp,
+}
+
 /// A leader that dies at a crash point, of its first slot; answers what the history says three
 /// slots later, oldest first.
-async fn die_at(point: &str, cron: &str) -> (Fleet, Vec<CronRunView>) {
+async fn die_at(point: &str, cron: &str) -> (Fleet, Vec<CronRunView>, Death) {
     let mut fleet = Fleet::with(1, cron).await;
     let former = fleet.processes.leader().await;
     for member in (1..=3).filter(|member| *member != former) {
@@ -95,11 +103,13 @@ async fn die_at(point: &str, cron: &str) -> (Fleet, Vec<CronRunView>) {
     fleet.processes.launch(third, "");
     fleet.processes.has_died(armed).await;
     let died = fleet.wall.now();
+    fleet.processes.leader().await;
+    let led = fleet.wall.now();
     fleet.processes.launch(armed, "");
-    fleet.wall_is_past(Timestamp(died.0 + 180_000)).await;
+    fleet.wall_is_past(Timestamp(led.0 + 180_000)).await;
     let mut runs = fleet.runs("cron").await;
     runs.reverse();
-    (fleet, runs)
+    (fleet, runs, Death { died, led })
 }
 
 /// Calls by run and attempt.
@@ -129,20 +139,34 @@ pub(super) fn assert_every_slot_has_one_record(runs: &[CronRunView]) {
 #[tokio::test]
 async fn leader_that_dies_before_the_record_leaves_the_slot_to_the_next() {
     let cron = "{runspec: \"* * * * *\", uri: /ok, name: cron}";
-    let (fleet, runs) = die_at("before-record", cron).await;
+    let (fleet, runs, Death { died, led }) = die_at("before-record", cron).await;
 
     assert_every_slot_has_one_record(&runs);
     assert!(
         runs.iter().all(|run| run.state != CronRunState::Lost),
         "{runs:?}"
     );
-    assert!(calls(&fleet).values().all(|count| *count == 1));
+    let calls = calls(&fleet);
+    assert!(calls.values().all(|count| *count == 1));
+    let slot = Timestamp(died.0 / 60_000 * 60_000);
+    let run = runs
+        .iter()
+        .find(|run| (run.scheduled..=run.last_scheduled).contains(&slot))
+        .unwrap();
+    // Half a second for it to decide, on a busy machine.
+    let is_too_late = led.0 + 10_000 > slot.0 + GRACE;
+    if run.state == CronRunState::Missed {
+        assert!(is_too_late, "led at {led}: {run:?}");
+    } else {
+        assert_eq!(run.state, CronRunState::Succeeded, "{run:?}");
+        assert_eq!(calls.get(&(run.id, 1)), Some(&1), "{run:?}");
+    }
 }
 
 #[tokio::test]
 async fn leader_that_dies_between_record_and_request_loses_the_run_and_says_so() {
     let cron = "{runspec: \"* * * * *\", uri: /ok, name: cron, timeout: 5s}";
-    let (fleet, runs) = die_at("before-request", cron).await;
+    let (fleet, runs, _) = die_at("before-request", cron).await;
 
     assert_every_slot_has_one_record(&runs);
     let lost: Vec<_> = runs
@@ -161,7 +185,7 @@ async fn leader_that_dies_between_record_and_request_loses_the_run_and_says_so()
 #[tokio::test]
 async fn leader_that_dies_before_the_outcome_is_told_fires_no_second_time() {
     let cron = "{runspec: \"* * * * *\", uri: /ok, name: cron, timeout: 5s}";
-    let (fleet, runs) = die_at("after-answer", cron).await;
+    let (fleet, runs, _) = die_at("after-answer", cron).await;
 
     assert_every_slot_has_one_record(&runs);
     let lost: Vec<_> = runs
@@ -179,7 +203,7 @@ async fn leader_that_dies_before_the_outcome_is_told_fires_no_second_time() {
 #[tokio::test]
 async fn retries_of_a_lost_run_carry_its_number() {
     let cron = "{runspec: \"* * * * *\", uri: /ok, name: cron, timeout: 5s, retries: 3}";
-    let (fleet, runs) = die_at("after-answer", cron).await;
+    let (fleet, runs, _) = die_at("after-answer", cron).await;
 
     assert_every_slot_has_one_record(&runs);
     let again: Vec<_> = runs.iter().filter(|run| run.attempts > 1).collect();
@@ -256,4 +280,36 @@ async fn log_of_a_run_is_read_through_any_pacemaker_while_its_runner_lives() {
         told.detail.contains(&format!("Pacemaker {runner}")),
         "{told:?}"
     );
+}
+
+#[tokio::test]
+async fn outcome_of_a_deposed_leaders_request_still_arrives() {
+    let cron = format!("{{runspec: \"{NEVER}\", uri: /gate, name: cron, timeout: 1h}}");
+    let fleet = Fleet::with(1, &cron).await;
+    let key = key();
+    let started = fleet.client.start_cron_run(fleet.application, "cron", &key);
+    let run = started.await.unwrap();
+    eventually("the request is under way", async || {
+        (!fleet.receiver.calls().is_empty()).then_some(())
+    })
+    .await;
+    let runner = fleet.client.cron_run(run.id).await.unwrap().node.unwrap().0;
+
+    fleet.processes.signal(runner, Signal::STOP);
+    fleet.processes.leader_but(runner).await;
+    fleet.processes.signal(runner, Signal::CONT);
+    eventually("it follows another", async || {
+        let view = fleet.processes.client_of(runner).cluster().await.ok()?;
+        view.leader.filter(|leader| leader.0 != runner)
+    })
+    .await;
+    fleet.receiver.open_gate(true);
+    let run = ended(&fleet.client, run.id).await;
+
+    assert_eq!(run.state, CronRunState::Succeeded, "{run:?}");
+    assert_eq!(
+        (run.attempts, run.node.map(|node| node.0)),
+        (1, Some(runner))
+    );
+    assert_eq!(fleet.receiver.calls().len(), 1);
 }
