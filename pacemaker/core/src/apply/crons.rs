@@ -157,6 +157,7 @@ impl Transition<'_> {
         run.attempts = 1;
         run.begun = Some(deciding.at);
         run.started = Some(deciding.at);
+        run.retries = policy.retries;
         run.timeout = policy.timeout;
         run.runner = Some(deciding.runner);
         let grant = CronGrant {
@@ -173,7 +174,9 @@ impl Transition<'_> {
     /// A slot is decided without a run.
     fn skip(&mut self, at: Timestamp, slot: Slot<'_>, reason: SkipReason) -> Option<CronGrant> {
         let words = match reason {
-            SkipReason::Overlap => "not run: the run before it was still going on",
+            SkipReason::Overlap => {
+                "not run: the run before it was still going on, or its lost request may have been"
+            }
             SkipReason::NoCurrentVersion => "not run: no version was current",
         };
         self.pass(at, slot, slot.scheduled)?;

@@ -148,7 +148,7 @@ impl CronRecord {
         };
         match policy.overlap {
             Overlap::Allow => self.live.len() >= CRON_LIVE_PER_CRON,
-            Overlap::Replace => false,
+            Overlap::Replace => self.may_still_go_on(wall, policy),
             Overlap::Forbid => !self.live.is_empty() || self.may_still_go_on(wall, policy),
         }
     }
@@ -200,6 +200,10 @@ pub struct CronRun {
     pub begun: Option<Timestamp>,
     /// When the last attempt began.
     pub started: Option<Timestamp>,
+    /// Attempts after the first, as the manifest said when it began; a later version may take some
+    /// away and gives it none.
+    #[serde(default)]
+    pub retries: u32,
     /// How long the last attempt may take.
     pub timeout: Span,
     /// The pacemaker that makes the last attempt.

@@ -34,12 +34,15 @@ impl Transition<'_> {
         let Some(policy) = record.policy else {
             return Err(unknown(application, cron));
         };
-        if record.is_taken(now) && policy.overlap == Overlap::Forbid {
+        if record.is_taken(now) && policy.overlap != Overlap::Allow {
+            let why = if record.live.is_empty() || policy.overlap == Overlap::Replace {
+                "a lost request of it may still be going on"
+            } else {
+                "it runs already, and its manifest says `overlap: forbid`"
+            };
             return Err(reject(
                 RejectionCode::Busy,
-                format!(
-                    "`{cron}` runs already, and its manifest says `overlap: forbid`: wait until it has ended"
-                ),
+                format!("`{cron}` cannot be run now: {why}; wait until it has ended"),
             ));
         }
         if record.live.len() >= CRON_LIVE_PER_CRON || self.state.cron_index.live >= CRON_LIVE_MAX {
@@ -55,6 +58,7 @@ impl Transition<'_> {
         }
         let mut run = self.new_run(id, cron, version, now);
         run.is_manual = true;
+        run.retries = policy.retries;
         run.timeout = policy.timeout;
         let number = run.id;
         self.insert_run(run);

@@ -121,6 +121,7 @@ impl Transition<'_> {
             attempts: 0,
             begun: None,
             started: None,
+            retries: 0,
             timeout: Span(0),
             runner: None,
             result: None,
@@ -195,7 +196,8 @@ impl Transition<'_> {
         };
         let was_final = run.phase.is_final();
         let was_lost = run.result == Some(CronResult::Lost);
-        let lost_until = run.started.unwrap_or_default().after(run.timeout);
+        // It may have been sent some time after it began.
+        let lost_until = run.deadline();
         let (application, cron) = (run.application, run.cron.clone());
         let next = self.next_attempt(run, ending).filter(|_| !was_final);
         let phase = next.map_or_else(|| ending.result.into(), |until| RunPhase::Backoff { until });
@@ -233,15 +235,15 @@ impl Transition<'_> {
         let record = application.crons.get(&run.cron)?;
         let policy = record.policy?;
         let is_stopped = record.suspended && !run.is_manual;
-        if ending.result == CronResult::Succeeded || run.attempts > policy.retries || is_stopped {
+        let is_last = run.attempts > run.retries.min(policy.retries);
+        if ending.result == CronResult::Succeeded || is_last || is_stopped {
             return None;
         }
         let until = ending.at.after(run.backoff());
         let may_go_on = ending.result == CronResult::Lost && policy.overlap != Overlap::Allow;
         // The lost request may still be answered; its successor waits until it cannot.
-        let answered = run.started.unwrap_or_default().after(run.timeout);
         Some(if may_go_on {
-            until.max(answered)
+            until.max(run.deadline())
         } else {
             until
         })

@@ -69,8 +69,30 @@ impl Transition<'_> {
                 record.policy = Some(policy);
             }
         }
+        self.stop_retries(id, number);
         self.forget_crons(id, &gone);
         self.touch_crons(id);
+    }
+
+    /// Ends what would be tried more often than the version that became current allows.
+    fn stop_retries(&mut self, id: ApplicationId, version: VersionNumber) {
+        let Some(application) = self.state.applications.get(&id) else {
+            return;
+        };
+        let allowed = application.crons.values().flat_map(|record| {
+            let retries = record.policy.map(|policy| policy.retries);
+            record.live.iter().map(move |run| (*run, retries))
+        });
+        let is_over = |(run, retries): (RunId, Option<u32>)| {
+            let run = self.state.cron_runs.get(&run)?;
+            let backs_off = matches!(run.phase, RunPhase::Backoff { .. });
+            (backs_off && run.attempts > retries?).then_some(run.id)
+        };
+        let over: Vec<RunId> = allowed.filter_map(is_over).collect();
+        for run in over {
+            let why = format!("version {version}, which became current, allows fewer retries");
+            self.end_without_attempt(run, &why);
+        }
     }
 
     fn leave_cron(&mut self, id: ApplicationId, key: &CronKey, version: VersionNumber) {

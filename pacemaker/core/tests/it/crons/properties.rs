@@ -230,17 +230,22 @@ fn slot_is_fired_at_most_once_and_tried_only_so_often(world: &CronWorld) {
     for (slot, count) in world.first_attempts() {
         assert_eq!(count, 1, "{slot:?}");
     }
-    let mut attempts: BTreeMap<RunId, Vec<u32>> = BTreeMap::new();
+    let mut attempts: BTreeMap<RunId, Vec<(u32, u32)>> = BTreeMap::new();
     for call in &world.calls {
-        attempts.entry(call.run).or_default().push(call.attempt);
+        let attempts = attempts.entry(call.run).or_default();
+        attempts.push((call.attempt, call.retries));
     }
     for (run, attempts) in attempts {
         assert!(
-            attempts.is_sorted_by(|one, next| one < next),
+            attempts.is_sorted_by(|one, next| one.0 < next.0),
             "{run}: {attempts:?}"
         );
+        // Neither the version that began it nor the one that is called allows more.
+        let (_, first) = attempts[0];
         assert!(
-            attempts.iter().all(|attempt| *attempt <= RETRIES_MAX + 1),
+            attempts
+                .iter()
+                .all(|(attempt, own)| *attempt <= 1 + first.min(*own)),
             "{run}: {attempts:?}"
         );
     }

@@ -406,6 +406,48 @@ fn request_of_the_old_version_ends_by_itself_and_is_not_tried_again_without_its_
 }
 
 #[test]
+fn retries_that_the_new_version_takes_away_are_not_made() {
+    let mut world = CronWorld::new(1);
+    let mut tick = cron("tick", "0 * * * *");
+    tick.retries = 10;
+    let application = world.deploy(&with_crons("hello", vec![tick.clone()]));
+    world.failures = 1;
+    world.run_for(HOUR - 20 * SECOND);
+    let made = world.calls.len();
+    assert!(matches!(
+        world.phases(application, "tick")[..],
+        [RunPhase::Backoff { .. }]
+    ));
+
+    tick.retries = 0;
+    world.deploy(&with_crons("hello", vec![tick]));
+    world.run_for(10 * MINUTE);
+
+    assert_eq!(world.calls.len(), made);
+    let run = &world.runs(application, "tick")[0];
+    assert_eq!(run.phase, RunPhase::Failed);
+    assert!(run.words.contains("fewer retries"), "{run:?}");
+}
+
+#[test]
+fn retries_that_only_the_new_version_gives_are_not_made_of_an_older_run() {
+    let mut world = CronWorld::new(1);
+    let mut tick = cron("tick", "0 * * * *");
+    let application = world.deploy(&with_crons("hello", vec![tick.clone()]));
+    world.failures = 1;
+    world.takes = (MINUTE, MINUTE);
+    world.run_for(HOUR - 20 * SECOND);
+    assert_eq!(world.phases(application, "tick"), [RunPhase::Running]);
+
+    tick.retries = 3;
+    world.deploy(&with_crons("hello", vec![tick]));
+    world.run_for(10 * MINUTE);
+
+    assert_eq!(world.phases(application, "tick"), [RunPhase::Failed]);
+    assert_eq!(world.calls.len(), 1);
+}
+
+#[test]
 fn history_of_a_cron_is_bounded_and_paged() {
     let mut world = CronWorld::new(1);
     let crons = vec![cron("tick", "* * * * *"), cron("hour", "0 * * * *")];
@@ -457,7 +499,7 @@ fn lost_request_keeps_the_next_run_away_until_it_cannot_go_on() {
     world.run_for(40 * SECOND);
 
     world.kill_leader();
-    world.run_for(10 * MINUTE);
+    world.run_for(11 * MINUTE);
 
     let calls: Vec<_> = world
         .calls
@@ -474,6 +516,55 @@ fn lost_request_keeps_the_next_run_away_until_it_cannot_go_on() {
         phases[..2],
         [RunPhase::Lost, RunPhase::Skipped(SkipReason::Overlap)]
     );
+}
+
+#[test]
+fn lost_request_is_not_replaced_while_it_may_go_on() {
+    let mut world = CronWorld::new(1);
+    let mut tick = cron("tick", "* * * * *");
+    tick.overlap = Overlap::Replace;
+    let application = world.deploy(&with_crons("hello", vec![tick]));
+    world.takes = (299 * SECOND, 299 * SECOND);
+    world.run_for(40 * SECOND);
+
+    world.kill_leader();
+    world.run_for(3 * MINUTE);
+    let refused = world.start_run(application, "tick").unwrap_err();
+    assert_eq!(refused.code, RejectionCode::Busy);
+    world.run_for(3 * MINUTE);
+
+    let [first, second, ..] = &world.calls[..] else {
+        panic!("{:?}", world.calls);
+    };
+    assert!(first.ends <= second.sent, "{:?}", world.calls);
+    let phases = world.phases(application, "tick");
+    assert_eq!(
+        phases[..2],
+        [RunPhase::Lost, RunPhase::Skipped(SkipReason::Overlap)]
+    );
+}
+
+#[test]
+fn request_that_was_sent_late_and_lost_is_waited_for_from_when_it_was_sent() {
+    let mut world = CronWorld::new(1);
+    let mut tick = cron("tick", "0 * * * *");
+    tick.retries = 1;
+    world.deploy(&with_crons("hello", vec![tick]));
+    world.takes = (300 * SECOND, 300 * SECOND);
+    world.run_for(HOUR - 31 * SECOND);
+    world.sleep_for(SECOND);
+    let command = world.decisions().unwrap();
+    let grants = world.commit(&command);
+    world.sleep_for(2 * SECOND);
+    world.send(grants[0]);
+
+    world.kill_leader();
+    world.run_for(6 * MINUTE);
+
+    let [first, second] = &world.calls[..] else {
+        panic!("{:?}", world.calls);
+    };
+    assert!(first.ends <= second.sent, "{:?}", world.calls);
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub(crate) struct Call {
     pub(crate) application: ApplicationId,
     pub(crate) cron: CronKey,
     pub(crate) version: VersionNumber,
+    /// What that version allows.
+    pub(crate) retries: u32,
     pub(crate) scheduled: Timestamp,
     pub(crate) is_manual: bool,
     /// In real time.
@@ -281,6 +283,7 @@ impl CronWorld {
             application: run.application,
             cron: run.cron.clone(),
             version: run.version,
+            retries: self.spec_of(run).retries,
             scheduled: run.scheduled,
             is_manual: run.is_manual,
             sent: self.real,
@@ -295,6 +298,13 @@ impl CronWorld {
                 duration,
             },
         );
+    }
+
+    fn spec_of(&self, run: &CronRun) -> &CronSpec {
+        let version = &self.state.applications()[&run.application].versions[&run.version];
+        let instance_type = version.instance_type(&run.cron.instance_type).unwrap();
+        let mut crons = instance_type.crons.iter();
+        crons.find(|spec| spec.name == run.cron.name).unwrap()
     }
 
     /// The leader commits what it decided and is cut off before it hears of it.
