@@ -264,6 +264,7 @@ impl CronLoop {
         match self.proposer.propose_as_leader(term, command).await {
             Ok(Ok(Outcome::CronsDecided { grants })) => {
                 self.count(unfired);
+                self.close_ended(send_by).await;
                 for grant in grants.into_iter().flatten() {
                     self.begin(grant, term, send_by);
                 }
@@ -286,6 +287,21 @@ impl CronLoop {
 }
 
 impl CronLoop {
+    /// Waits until the connections of the runs that were replaced are closed: what takes their place
+    /// begins after that.
+    async fn close_ended(&mut self, send_by: SendBy) {
+        let closed = self.in_flight.drop_ended(&self.replica, self.me);
+        let closing = async {
+            for one in closed {
+                // It answers by being dropped.
+                one.await.unwrap_or_default();
+            }
+        };
+        if tokio::time::timeout(send_by.left(), closing).await.is_err() {
+            tracing::warn!("the request of a replaced cron run is not closed yet");
+        }
+    }
+
     /// Begins the attempt that a record of this leader has granted.
     fn begin(&mut self, grant: CronGrant, term: u64, send_by: SendBy) {
         let me = self.me;

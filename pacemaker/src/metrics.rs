@@ -69,7 +69,7 @@ pub(crate) struct ResultLabel {
 /// What became of an attempt, or of a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct CronLabel {
-    /// `succeeded`, `failed`, `timed_out`, `lost`, `skipped` or `missed`.
+    /// `succeeded`, `failed`, `timed_out`, `lost`, `replaced`, `skipped` or `missed`.
     pub(crate) outcome: &'static str,
 }
 

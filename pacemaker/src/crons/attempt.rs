@@ -17,6 +17,7 @@ use http::Method;
 use pacemaker_core::command::CronResult;
 use pacemaker_core::crons::{CronCall, CronTarget};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use crate::crash_point::{Crash, CrashPoint};
 use crate::crons::choice::{Choice, Taken};
@@ -66,6 +67,37 @@ impl fmt::Debug for Attempt {
     }
 }
 
+/// Ends an attempt; it is dropped once the connection is closed.
+#[derive(Debug)]
+pub(super) struct Stop {
+    pub(super) why: Stopped,
+    pub(super) closed: oneshot::Sender<()>,
+}
+
+/// Why an attempt was ended from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// A newer run took its place.
+    Replaced,
+    /// It counts as lost, and the next attempt goes on, perhaps elsewhere.
+    Superseded,
+    /// The pacemaker stops.
+    Shutdown,
+}
+
+impl Stopped {
+    /// One sentence for people, without a full stop.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Replaced => "dropped: the next run took its place before it had ended",
+            Self::Superseded => "dropped: it counts as lost, and the run goes on without it",
+            Self::Shutdown => {
+                "nobody knows what became of it: the pacemaker that made the request was stopped"
+            }
+        }
+    }
+}
+
 /// What came of an attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ended {
@@ -76,6 +108,8 @@ pub(super) struct Ended {
     pub(super) instance: Option<InstanceId>,
     /// The status of the last answer.
     pub(super) status: Option<u16>,
+    /// Set when it was ended from outside.
+    pub(super) stopped: Option<Stopped>,
 }
 
 /// What is known of an attempt while it goes on.
@@ -90,20 +124,34 @@ struct Seen {
 type Said = (CronResult, String);
 
 impl Caller {
-    /// Makes the attempt; it ends by its timeout at the latest.
-    pub(super) async fn make(&self, attempt: &Attempt) -> Ended {
+    /// Makes the attempt; it ends by its timeout at the latest, and when `stop` says so.
+    pub(super) async fn make(&self, attempt: &Attempt, stop: oneshot::Receiver<Stop>) -> Ended {
         let call = &attempt.call;
         let mut seen = Seen {
             instance: None,
             status: None,
-            log: self.logs.begin(call.run),
+            log: self.logs.begin(call.run, call.attempt).await,
         };
         let limit = self.wall.real(call.timeout);
-        let performed = tokio::time::timeout(limit, self.perform(attempt, &mut seen)).await;
-        let (result, words) = performed.unwrap_or_else(|_| {
-            let words = late(seen.status, seen.instance, call.timeout);
-            (CronResult::TimedOut, words)
-        });
+        let performed = tokio::select! {
+            biased;
+            Ok(stop) = stop => Err(stop),
+            performed = tokio::time::timeout(limit, self.perform(attempt, &mut seen)) => Ok(performed),
+        };
+        let mut stopped = None;
+        let (result, words) = match performed {
+            Ok(Ok(said)) => said,
+            Ok(Err(_)) => {
+                let words = late(seen.status, seen.instance, call.timeout);
+                (CronResult::TimedOut, words)
+            }
+            Err(Stop { why, closed }) => {
+                // The log is written after whoever waits has gone on.
+                drop(closed);
+                stopped = Some(why);
+                (CronResult::Lost, why.words().to_owned())
+            }
+        };
         let line = format!("\n[attempt {} of run {}: {words}]", call.attempt, call.run);
         seen.log.line(line.as_bytes()).await;
         seen.log.finish().await;
@@ -112,6 +160,7 @@ impl Caller {
             words,
             instance: seen.instance,
             status: seen.status,
+            stopped,
         }
     }
 

@@ -4,6 +4,8 @@
 //! ([`BODY_READ_BYTES`]); time is bounded by the caller. No name is looked up, no proxy is asked, no
 //! other address is ever connected to.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +15,6 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::crons::log::{BODY_KEPT_BYTES, LogWriter};
 
@@ -60,7 +61,8 @@ pub(super) enum ExchangeError {
     Other(String),
 }
 
-/// Sends a request and reads the answer, which goes to `log` as it comes.
+/// Sends a request and reads the answer, which goes to `log` as it comes. The connection is closed
+/// as soon as this ends or is dropped, not some time later.
 pub(super) async fn exchange(
     stream: TcpStream,
     request: Request<Empty<Bytes>>,
@@ -73,21 +75,31 @@ pub(super) async fn exchange(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| failed(&error))?;
-    // Ends with this attempt, wherever it stands.
-    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let response = sender
-        .send_request(request)
-        .await
-        .map_err(|error| failed(&error))?;
-    log.line(asked.as_bytes()).await;
-    log_head(&response, log).await;
-    let (head, body) = response.into_parts();
-    let body = read(body, log).await;
-    Ok(Answered {
-        status: head.status,
-        headers: head.headers,
-        body,
-    })
+    let connected = async {
+        if let Err(error) = connection.await {
+            tracing::trace!(%error, "the connection of a cron's request has ended");
+        }
+        pending::<Infallible>().await
+    };
+    let answered = async {
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| failed(&error))?;
+        log.line(asked.as_bytes()).await;
+        log_head(&response, log).await;
+        let (head, body) = response.into_parts();
+        let body = read(body, log).await;
+        Ok(Answered {
+            status: head.status,
+            headers: head.headers,
+            body,
+        })
+    };
+    tokio::select! {
+        answered = answered => answered,
+        never = connected => match never {},
+    }
 }
 
 async fn log_head(response: &Response<Incoming>, log: &mut LogWriter) {

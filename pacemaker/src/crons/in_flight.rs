@@ -1,17 +1,18 @@
 //! The attempts under way at this pacemaker: how many there may be, and when one is dropped.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use common::id::{NodeId, RunId};
 use common::time::{Span, Timestamp};
 use pacemaker_core::command::{CronReport, CronResult};
 use pacemaker_core::state::crons::{CronRun, RunPhase};
 use rustix::process::{Resource, getrlimit};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::crons::attempt::{Attempt, Caller};
+use crate::crons::attempt::{Attempt, Caller, Ended, Stop, Stopped};
 use crate::crons::reports::{Pending, Reporter};
 use crate::metrics::{CronLabel, Metrics};
 use crate::replica::Replica;
@@ -28,9 +29,8 @@ const FILES_EACH: u64 = 2;
 /// Of a run that nobody sends.
 const NOT_SENT: &str = "not sent: the pacemaker was stopped or deposed while it recorded the run";
 
-/// Of a run whose request is dropped.
-const STOPPED: &str =
-    "nobody knows what became of it: the pacemaker that made the request was stopped";
+/// How long attempts that are ended may take to write their logs.
+const LOG_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The attempts under way.
 #[derive(Debug)]
@@ -47,6 +47,18 @@ pub(super) struct InFlight {
 struct Flight {
     attempt: u32,
     task: AbortHandle,
+    /// None once it has been told to end.
+    stop: Option<oneshot::Sender<Stop>>,
+}
+
+impl Flight {
+    /// Ends it; answers what resolves once its connection is closed.
+    fn stop(&mut self, why: Stopped) -> Option<oneshot::Receiver<()>> {
+        let (closed, is_closed) = oneshot::channel();
+        // One that ends by itself at this moment drops what it is told.
+        self.stop.take()?.send(Stop { why, closed }).ok();
+        Some(is_closed)
+    }
 }
 
 impl InFlight {
@@ -81,15 +93,18 @@ impl InFlight {
         let (run, number) = (attempt.call.run, attempt.call.attempt);
         let (caller, reporter) = (self.caller.clone(), self.reporter.clone());
         let metrics = self.metrics.clone();
+        let (stop, stopped) = oneshot::channel();
+        self.remove(run, None);
         let task = self.tasks.spawn(async move {
-            let report = perform(&caller, &metrics, attempt).await;
-            reporter.report(report).await;
+            if let Some(report) = perform(&caller, &metrics, attempt, stopped).await {
+                reporter.report(report).await;
+            }
             (run, number)
         });
-        self.remove(run, None);
         let flight = Flight {
             attempt: number,
             task,
+            stop: Some(stop),
         };
         self.runs.insert(run, flight);
         self.count();
@@ -134,51 +149,76 @@ impl InFlight {
     /// time that it was recorded. What counts as lost and is still under way goes on: its outcome is
     /// better than none.
     pub(super) async fn compare(&mut self, replica: &Replica, me: NodeId, now: Timestamp) {
+        self.drop_ended(replica, me);
         let pending = self.pending();
-        let (over, orphans) = replica.read(|state| {
-            let is_over = |run: RunId, attempt| {
-                state.cron_run(run).is_none_or(|run| {
-                    run.phase == RunPhase::Replaced
-                        || run.attempts != attempt
-                        || run.runner != Some(me)
-                })
-            };
-            let flights = self.runs.iter();
-            let over = flights.filter(|(run, flight)| is_over(**run, flight.attempt));
-            let over: Vec<RunId> = over.map(|(run, _)| *run).collect();
+        let orphans = replica.read(|state| {
             let is_known = |run: &CronRun| {
                 self.runs.contains_key(&run.id) || pending.has(run.id, run.attempts)
             };
             let orphans = state.cron_runs_of(me).filter(|run| !is_known(run));
-            let orphans: Vec<_> = orphans.map(|run| (run.id, run.attempts)).collect();
-            (over, orphans)
+            let orphans = orphans.map(|run| (run.id, run.attempts));
+            orphans.collect::<Vec<_>>()
         });
-        for run in over {
-            tracing::info!(%run, "the request of a cron run is dropped: it was replaced, or goes on elsewhere");
-            self.remove(run, None);
-            self.count();
-        }
         for (run, attempt) in orphans {
             tracing::info!(%run, attempt, "a cron run was recorded too late to be sent");
             self.report_lost((run, attempt), now, NOT_SENT).await;
         }
     }
 
+    /// Drops the attempts whose runs were replaced or go on elsewhere; answers what resolves once
+    /// their connections are closed.
+    pub(super) fn drop_ended(
+        &mut self,
+        replica: &Replica,
+        me: NodeId,
+    ) -> Vec<oneshot::Receiver<()>> {
+        let flights = self.runs.iter_mut();
+        let over = replica.read(|state| {
+            let over = flights.filter_map(|(run, flight)| {
+                let record = state.cron_run(*run);
+                let why = why_ended(record, flight.attempt, me)?;
+                Some((*run, why, flight))
+            });
+            over.collect::<Vec<_>>()
+        });
+        let closed = over.into_iter().filter_map(|(run, why, flight)| {
+            let closed = flight.stop(why)?;
+            tracing::info!(%run, words = why.words(), "the request of a cron run is dropped");
+            Some(closed)
+        });
+        closed.collect()
+    }
+
     /// Waits for the attempts under way until `deadline`, drops the others and reports them.
     pub(super) async fn end(&mut self, deadline: Instant) {
-        let ending = async {
-            while let Some(ended) = self.tasks.join_next().await {
-                self.forget(ended);
-            }
-        };
-        if tokio::time::timeout_at(deadline, ending).await.is_ok() {
+        if tokio::time::timeout_at(deadline, self.all_ended())
+            .await
+            .is_ok()
+        {
             return;
         }
         tracing::warn!(count = self.runs.len(), "requests of crons were dropped");
+        for flight in self.runs.values_mut() {
+            flight.stop(Stopped::Shutdown);
+        }
+        let written = Instant::now() + LOG_PATIENCE;
+        if tokio::time::timeout_at(written, self.all_ended())
+            .await
+            .is_ok()
+        {
+            return;
+        }
         self.tasks.shutdown().await;
         let now = self.caller.wall.now();
+        let words = Stopped::Shutdown.words();
         for (run, flight) in std::mem::take(&mut self.runs) {
-            self.report_lost((run, flight.attempt), now, STOPPED).await;
+            self.report_lost((run, flight.attempt), now, words).await;
+        }
+    }
+
+    async fn all_ended(&mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            self.forget(ended);
         }
     }
 
@@ -213,21 +253,45 @@ impl InFlight {
     }
 }
 
-async fn perform(caller: &Caller, metrics: &Metrics, attempt: Attempt) -> CronReport {
+/// Why an attempt under way is to be dropped, by what the state says of its run.
+fn why_ended(run: Option<&CronRun>, attempt: u32, me: NodeId) -> Option<Stopped> {
+    let run = run.filter(|run| run.attempts == attempt && run.runner == Some(me));
+    match run.map(|run| run.phase) {
+        None => Some(Stopped::Superseded),
+        Some(RunPhase::Replaced) => Some(Stopped::Replaced),
+        Some(_) => None,
+    }
+}
+
+/// What an outcome is called in the metrics.
+fn label_of(ended: &Ended) -> CronLabel {
+    let outcome = match (ended.stopped, ended.result) {
+        (Some(Stopped::Replaced), _) => "replaced",
+        (_, CronResult::Succeeded) => "succeeded",
+        (_, CronResult::Failed) => "failed",
+        (_, CronResult::TimedOut) => "timed_out",
+        (_, CronResult::Lost) => "lost",
+    };
+    CronLabel { outcome }
+}
+
+/// Makes an attempt; answers its report, none when the state has ended it already.
+async fn perform(
+    caller: &Caller,
+    metrics: &Metrics,
+    attempt: Attempt,
+    stop: oneshot::Receiver<Stop>,
+) -> Option<CronReport> {
     let started = Instant::now();
-    let ended = caller.make(&attempt).await;
+    let ended = caller.make(&attempt, stop).await;
     let call = &attempt.call;
     let duration = caller.wall.shown(started.elapsed());
-    let outcome = match ended.result {
-        CronResult::Succeeded => "succeeded",
-        CronResult::Failed => "failed",
-        CronResult::TimedOut => "timed_out",
-        CronResult::Lost => "lost",
-    };
-    metrics
-        .cron_runs
-        .get_or_create(&CronLabel { outcome })
-        .inc();
+    let label = label_of(&ended);
+    let outcome = label.outcome;
+    metrics.cron_runs.get_or_create(&label).inc();
+    if matches!(ended.stopped, Some(Stopped::Replaced | Stopped::Superseded)) {
+        return None;
+    }
     // What went well is of interest to its application, not to whoever runs the cluster.
     match ended.result {
         CronResult::Succeeded => tracing::debug!(
@@ -241,7 +305,7 @@ async fn perform(caller: &Caller, metrics: &Metrics, attempt: Attempt) -> CronRe
             duration_ms = duration.0, outcome, words = ended.words, "a cron run has failed"
         ),
     }
-    CronReport {
+    Some(CronReport {
         run: call.run,
         attempt: call.attempt,
         instance: ended.instance,
@@ -250,5 +314,5 @@ async fn perform(caller: &Caller, metrics: &Metrics, attempt: Attempt) -> CronRe
         duration,
         result: ended.result,
         words: ended.words,
-    }
+    })
 }

@@ -47,8 +47,16 @@ impl CronLogs {
         Ok(logs)
     }
 
-    /// Begins the log of an attempt, which takes the place of an earlier one's.
-    pub(super) fn begin(&self, run: RunId) -> LogWriter {
+    /// Begins the log of an attempt, which takes the place of an earlier one's: at once, so that
+    /// nobody takes the one for the other.
+    pub(super) async fn begin(&self, run: RunId, attempt: u32) -> LogWriter {
+        if attempt > 1 {
+            let logs = self.clone();
+            let removed = tokio::task::spawn_blocking(move || logs.remove(run)).await;
+            if let Err(error) = removed.map_err(io::Error::other).flatten() {
+                tracing::warn!(%run, %error, "the log of an earlier attempt of a cron run stays");
+            }
+        }
         LogWriter {
             logs: self.clone(),
             run,
@@ -242,7 +250,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let logs = CronLogs::open(directory.path().to_owned()).unwrap();
 
-        let mut log = logs.begin(RUN);
+        let mut log = logs.begin(RUN, 1).await;
         log.line(b"HTTP/1.1 200 OK").await;
         for _ in 0..30 {
             log.body(&[b'x'; 100_000]).await;
@@ -255,7 +263,8 @@ mod tests {
         assert_eq!(logs.read(RUN, 16 + BODY_KEPT_BYTES).unwrap().unwrap(), b"");
         assert_eq!(logs.read(RunId(8), 0).unwrap(), None);
 
-        let mut again = logs.begin(RUN);
+        let mut again = logs.begin(RUN, 2).await;
+        assert_eq!(logs.read(RUN, 0).unwrap(), None, "not of the one before");
         again.line(b"HTTP/1.1 404 Not Found").await;
         again.finish().await;
         let kept = logs.read(RUN, 0).unwrap().unwrap();
@@ -267,7 +276,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let logs = CronLogs::open(directory.path().to_owned()).unwrap();
         for run in [1, 2] {
-            let mut log = logs.begin(RunId(run));
+            let mut log = logs.begin(RunId(run), 1).await;
             log.line(b"words").await;
             log.finish().await;
         }

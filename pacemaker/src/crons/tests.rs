@@ -7,7 +7,9 @@ use common::id::{ApplicationId, InstanceId, RunId, VersionNumber};
 use common::time::Span;
 use pacemaker_core::command::CronResult;
 use pacemaker_core::crons::{CronCall, CronTarget};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 use super::*;
 
@@ -50,28 +52,34 @@ fn pacemaker_that_left_the_group_is_gone_once_this_leader_has_led_for_long() {
     assert_eq!(silence_of(NodeId(3), &members, 60 * second), 60 * second);
 }
 
-/// Makes an attempt whose decision was made at `decided`.
-async fn attempt(decided: Timestamp, target: SocketAddr) -> attempt::Ended {
-    let directory = tempfile::tempdir().unwrap();
-    let wall = WallClock::system();
-    let caller = Caller {
-        wall,
+fn caller(logs: &std::path::Path) -> Caller {
+    Caller {
+        wall: WallClock::system(),
         choice: Choice::default(),
-        logs: CronLogs::open(directory.path().to_owned()).unwrap(),
+        logs: CronLogs::open(logs.to_owned()).unwrap(),
         crash: Crash(None),
-    };
-    let attempt = Attempt {
+    }
+}
+
+/// An attempt whose decision was made at `decided`.
+fn attempt(decided: Timestamp, target: SocketAddr) -> Attempt {
+    Attempt {
         call: call(),
         targets: vec![CronTarget {
             instance: InstanceId(3),
             node: NodeId(2),
             address: target,
         }],
-        send_by: SendBy::begin(wall, decided),
+        send_by: SendBy::begin(WallClock::system(), decided),
         may_send: Arc::new(|| true),
         sending: Arc::new(|| ()),
-    };
-    caller.make(&attempt).await
+    }
+}
+
+async fn made(attempt: Attempt) -> attempt::Ended {
+    let directory = tempfile::tempdir().unwrap();
+    let (_stop, stopped) = oneshot::channel();
+    caller(directory.path()).make(&attempt, stopped).await
 }
 
 #[tokio::test]
@@ -79,7 +87,7 @@ async fn attempt_that_is_too_late_is_lost_and_blames_no_instance() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let target = listener.local_addr().unwrap();
 
-    let ended = attempt(Timestamp(60_000), target).await;
+    let ended = made(attempt(Timestamp(60_000), target)).await;
 
     assert_eq!(ended.result, CronResult::Lost, "{ended:?}");
     assert!(ended.words.starts_with("not sent"), "{ended:?}");
@@ -92,9 +100,38 @@ async fn instance_that_refuses_in_time_is_blamed() {
     let target = listener.local_addr().unwrap();
     drop(listener);
 
-    let ended = attempt(WallClock::system().now(), target).await;
+    let ended = made(attempt(WallClock::system().now(), target)).await;
 
     assert_eq!(ended.result, CronResult::Failed, "{ended:?}");
     assert!(ended.words.contains("refuses"), "{ended:?}");
     assert_eq!(ended.instance, Some(InstanceId(3)));
+}
+
+#[tokio::test]
+async fn attempt_that_is_stopped_closes_its_connection_first_and_keeps_its_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let attempt = attempt(WallClock::system().now(), listener.local_addr().unwrap());
+    let caller = caller(directory.path());
+    let logs = caller.logs.clone();
+    let (stop, stopped) = oneshot::channel();
+    let making = tokio::spawn(async move { caller.make(&attempt, stopped).await });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+
+    let (closed, is_closed) = oneshot::channel();
+    let why = attempt::Stopped::Replaced;
+    stop.send(attempt::Stop { why, closed }).unwrap();
+    is_closed.await.unwrap_err();
+
+    // It reads the end, and no moment later.
+    assert_eq!(stream.try_read(&mut [0]).ok(), Some(0));
+    let ended = making.await.unwrap();
+    assert_eq!(ended.stopped, Some(why), "{ended:?}");
+    let log = logs.read(RunId(7), 0).unwrap().unwrap();
+    let log = String::from_utf8(log).unwrap();
+    assert!(log.contains(why.words()), "{log}");
 }

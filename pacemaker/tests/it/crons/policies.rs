@@ -69,6 +69,12 @@ async fn replacing_overlap_drops_the_request_of_the_old_run() {
     assert!(succeeded.id > replaced.id);
     let again = world.client.cron_run(replaced.id).await.unwrap();
     assert_eq!(again.state, CronRunState::Replaced, "{again:?}");
+    // Never two at once: the old request is over before the new one begins.
+    let calls = world.receiver.calls();
+    let before: Vec<u32> = calls.iter().map(|call| call.dropped_before).collect();
+    assert_eq!(before[..2], [0, 1], "{before:?}");
+    let log = world.log(replaced.id).await;
+    assert!(log.contains("took its place"), "{log}");
 }
 
 #[tokio::test]

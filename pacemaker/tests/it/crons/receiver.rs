@@ -25,6 +25,8 @@ pub(crate) struct Call {
     pub(crate) uri: String,
     /// Names in lower case.
     pub(crate) headers: BTreeMap<String, String>,
+    /// Calls of `/gate` that the caller had dropped when it came.
+    pub(crate) dropped_before: u32,
 }
 
 impl Call {
@@ -113,9 +115,10 @@ impl Receiver {
     }
 
     async fn serve(self, instance: InstanceId, mut stream: TcpStream) {
-        let Some(call) = read(instance, &mut stream).await else {
+        let Some(mut call) = read(instance, &mut stream).await else {
             return;
         };
+        call.dropped_before = self.dropped();
         let uri = call.uri.clone();
         let here = stream.local_addr().unwrap();
         self.0.calls.lock().unwrap().push(call);
@@ -265,5 +268,6 @@ async fn read(instance: InstanceId, stream: &mut TcpStream) -> Option<Call> {
         headers: headers
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect(),
+        dropped_before: 0,
     })
 }
