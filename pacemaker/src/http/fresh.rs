@@ -38,12 +38,8 @@ pub(super) fn reads_state(method: &str, path: &str) -> bool {
 
 /// Waits until what was acknowledged anywhere is applied here, and lets the request pass.
 pub(super) async fn pass(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    // Who watches says what it has, and waits for newer: it is never told anything older.
-    let is_watch = request
-        .uri()
-        .query()
-        .is_some_and(|query| query.split('&').any(|pair| pair.starts_with("after=")));
-    if request.method() != Method::GET || is_watch {
+    let uri = request.uri();
+    if request.method() != Method::GET || is_watch(uri.path(), uri.query()) {
         return next.run(request).await;
     }
     let confirmed = tokio::time::timeout(PATIENCE, api.proposer.barrier()).await;
@@ -53,4 +49,36 @@ pub(super) async fn pass(State(api): State<Arc<Api>>, request: Request, next: Ne
         response.headers_mut().insert(STALE, value);
     }
     response
+}
+
+/// Who watches says what it has, and waits for newer: it is never told anything older. A cron run's
+/// log has no watch; there `after` is where it is read.
+fn is_watch(path: &str, query: Option<&str>) -> bool {
+    let mut log = paths::CRON_RUN_LOG.split("{run}");
+    let (begin, end) = (
+        log.next().unwrap_or_default(),
+        log.next().unwrap_or_default(),
+    );
+    let is_log = path.starts_with(begin) && path.ends_with(end);
+    let mut pairs = query.into_iter().flat_map(|query| query.split('&'));
+    !is_log && pairs.any(|pair| pair.starts_with("after="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_of_a_cron_run_is_no_watch() {
+        for (path, query, expected) in [
+            ("/v1/jobs/7", "after=12", true),
+            ("/v1/workspaces", "x=1&after=3", true),
+            ("/v1/jobs/7", "x=1", false),
+            ("/v1/cron-runs/7/log", "after=0", false),
+            ("/v1/cron-runs/7/log", "after=512", false),
+        ] {
+            assert_eq!(is_watch(path, Some(query)), expected, "{path}?{query}");
+        }
+        assert!(!is_watch("/v1/jobs/7", None));
+    }
 }
