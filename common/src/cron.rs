@@ -28,11 +28,15 @@ pub use zone::{Zone, ZoneError};
 use pattern::Pattern;
 
 /// An expression that fires some time, ready to be asked when.
+///
+/// One that was accepted stays what it is when it is read back, also by a release that reads it
+/// otherwise or not at all: there nothing is ever due by it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
+#[serde(from = "String", into = "String")]
 pub struct Schedule {
     expression: String,
-    pattern: Pattern,
+    /// None for what this release cannot read.
+    pattern: Option<Pattern>,
 }
 
 impl Schedule {
@@ -47,8 +51,14 @@ impl Schedule {
         let pattern = expression::parse(text)?;
         Ok(Self {
             expression: text.trim().to_owned(),
-            pattern,
+            pattern: Some(pattern),
         })
+    }
+
+    /// False for an expression that another release accepted and this one cannot read.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.pattern.is_some()
     }
 
     /// What may be written in place of five fields, such as `@hourly`.
@@ -64,14 +74,15 @@ impl Schedule {
 
     /// The first slot after `after`, not `after` itself, where `zone` has the local time.
     ///
-    /// None when there is no more: the zone is not known to this release, or a period since 1970
-    /// (`%n`) is so long that the search gives up, or the calendar ends.
+    /// None when there is no more: the expression or the zone is not known to this release, or a
+    /// period since 1970 (`%n`) is so long that the search gives up, or the calendar ends.
     #[must_use]
     pub fn next_after(&self, after: Timestamp, zone: &Zone) -> Option<Timestamp> {
+        let pattern = self.pattern.as_ref()?;
         let mut minute = zone.first_minute_due_after(after)?;
         // The first match is the answer, but for rules of clock changes that nobody has made yet.
         for _ in 0..LOOKS_MAX {
-            minute = self.pattern.next_from(minute)?;
+            minute = pattern.next_from(minute)?;
             let slot = zone.due(minute)?;
             if slot > after {
                 return Some(slot);
@@ -98,11 +109,13 @@ impl fmt::Display for Schedule {
     }
 }
 
-impl TryFrom<String> for Schedule {
-    type Error = ScheduleError;
-
-    fn try_from(text: String) -> Result<Self, ScheduleError> {
-        Self::parse(&text)
+impl From<String> for Schedule {
+    fn from(expression: String) -> Self {
+        let pattern = expression::parse(&expression).ok();
+        Self {
+            expression,
+            pattern,
+        }
     }
 }
 
