@@ -137,16 +137,11 @@ impl Proposer {
 
     /// Resolves when the group may have become another than `seen`.
     pub(crate) async fn group_changed(&self, seen: &Group) {
-        let mut metrics = self.raft.metrics();
-        loop {
-            let now = Group::of(&metrics.borrow_and_update());
-            if now.essence() != seen.essence() {
-                return;
-            }
-            if metrics.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+        let seen = seen.essence();
+        // How far a learner has come is told only among what changes all the time.
+        let has_learners = seen.members.iter().any(|member| !member.is_voter);
+        self.until(|metrics| Group::of(metrics).essence() != seen, has_learners)
+            .await;
     }
 
     /// Lets a pacemaker follow the log without a vote.

@@ -24,7 +24,7 @@ impl Proposer {
     /// An append that belongs to no stream.
     pub(crate) async fn append_alone(&self, append: Append) -> Answer {
         let previous = append.previous;
-        let request = match wire::append_request(&append) {
+        let request = match wire::append_request(append) {
             Ok(request) => request,
             Err(error) => return Answer::Refused(error.to_string()),
         };
@@ -133,18 +133,19 @@ impl AppendStream {
 
     /// Takes the next append; its answer is sent when it is on disk.
     pub(crate) async fn take(&mut self, number: u64, append: Append) {
-        let request = match wire::append_request(&append) {
+        let stream = append.stream;
+        let request = match wire::append_request(append) {
             Ok(request) => request,
             Err(error) => {
                 let answer = Answer::Refused(error.to_string());
                 return self.answers.send(number, &answer).await;
             }
         };
-        let is_current = matches!(&self.current, Some((stream, _)) if *stream == append.stream);
+        let is_current = matches!(&self.current, Some((current, _)) if *current == stream);
         if !is_current {
             let (sender, receiver) = mpsc::channel(APPENDS_WAITING);
             tokio::spawn(run(self.proposer.clone(), receiver, self.answers.clone()));
-            self.current = Some((append.stream, sender));
+            self.current = Some((stream, sender));
         }
         if let Some((_, sender)) = &self.current
             && sender.send((number, request)).await.is_err()

@@ -28,12 +28,16 @@ use crate::metrics::Metrics;
 use crate::raft::types::{self, Entry, LogId, StoredLogId, StoredVote, TypeConfig, Vote};
 
 pub(crate) use self::disk::OpenError;
+#[cfg(test)]
+pub(crate) use self::writer::COMMITTED_EVERY;
 pub(crate) use self::writer::Writer;
 
 /// Writes that may wait for the disk; past it, openraft waits. Deeper than one transaction takes.
 const QUEUE_LENGTH: usize = 4096;
 /// Entries kept readable without the disk, as encoded; a snapshot comes long before this is full.
 const TAIL_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of records that are kept with the newest entries for those to whom they are sent next.
+const RECORDS_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// The log; clones are the same log.
 #[derive(Clone, Debug)]
@@ -156,16 +160,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        let Some(committed) = committed else {
-            return Ok(());
-        };
-        self.tail().committed = Some(committed);
-        let record = types::encode(&StoredLogId::from(committed))?;
-        self.send(Write::Committed { record }).await
+        if let Some(committed) = committed {
+            self.tail().commit(committed);
+        }
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        Ok(self.tail().committed)
+        Ok(self.tail().committed())
     }
 
     async fn append<I>(&mut self, entries: I, done: IOFlushed<TypeConfig>) -> io::Result<()>

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use openraft::entry::RaftEntry as _;
@@ -16,7 +18,7 @@ use tempfile::TempDir;
 use common::id::WorkspaceStub;
 use pacemaker_core::command::{ClusterSettings, Command};
 
-use super::log_store::{LogStore, OpenError};
+use super::log_store::{COMMITTED_EVERY, LogStore, OpenError};
 use super::snapshot_files::SnapshotFiles;
 use super::state_machine::StateMachine;
 use super::types::{Entry, LeaderId, LogId, TypeConfig, Vote};
@@ -146,6 +148,70 @@ async fn panic_while_applying_is_reported_within_a_second() {
         "{answer:?}"
     );
     assert!(matches!(reason, super::ProposeError::Failed(_)));
+}
+
+/// Counts how often a task is woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn writes_wake_nobody_who_waits_for_another_leader_or_group() {
+    let directory = tempfile::tempdir().unwrap();
+    let (proposer, _replica) = start(&directory).await;
+    proposer.propose(initialize()).await.unwrap().unwrap();
+    let (status, group) = (proposer.status(), proposer.group());
+    let mut waiting = pin!(futures_util::future::join3(
+        proposer.leadership_changed(status),
+        proposer.group_changed(&group),
+        proposer.failed(),
+    ));
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let polled = waiting.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+
+    for number in 0..10 {
+        proposer.propose(workspace(number)).await.unwrap().unwrap();
+    }
+
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn what_is_committed_goes_to_the_disk_with_a_later_write_or_at_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let metrics = Metrics::new();
+    let flushes = || {
+        let text = metrics.text();
+        let count = "pm_pacemaker_raft_flush_seconds_count ";
+        let line = text.lines().find_map(|line| line.strip_prefix(count));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    let mut log = LogStore::open(&path(&directory), &metrics).unwrap();
+    append(&mut log, 0..5).await;
+    assert_eq!(flushes(), 1);
+
+    log.save_committed(Some(log_id(3))).await.unwrap();
+    let later = u64::from(COMMITTED_EVERY);
+    for index in 5..5 + later {
+        append(&mut log, index..index + 1).await;
+    }
+    assert_eq!(flushes(), 1 + later, "it is no write of its own");
+    let copy = tempfile::tempdir().unwrap();
+    fs::copy(path(&directory), path(&copy)).unwrap();
+    let mut copied = open(&copy).unwrap();
+    assert_eq!(copied.read_committed().await.unwrap(), Some(log_id(3)));
+
+    log.save_committed(Some(log_id(4))).await.unwrap();
+    drop(log);
+    let mut log = open(&directory).unwrap();
+    assert_eq!(log.read_committed().await.unwrap(), Some(log_id(4)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

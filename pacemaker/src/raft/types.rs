@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use common::time::Timestamp;
 use openraft::entry::RaftEntry as _;
 use openraft::{EntryPayload, Membership};
@@ -90,6 +91,38 @@ pub(crate) struct Proposal {
     /// Shared, because the log keeps it while the state machine applies it.
     #[serde(serialize_with = "write_shared", deserialize_with = "read_shared")]
     pub(crate) command: Arc<Command>,
+    /// Its record, where that is known.
+    #[serde(skip)]
+    encoded: Encoded,
+}
+
+impl Proposal {
+    /// Not in a log yet.
+    pub(crate) fn new(now: Timestamp, command: Arc<Command>) -> Self {
+        Self {
+            now,
+            command,
+            encoded: Encoded::default(),
+        }
+    }
+}
+
+/// The record of the entry that a proposal is in, as it lies on disk and travels: an entry is
+/// encoded once in the group, however many members it goes to. It says nothing that the entry does
+/// not say.
+#[derive(Clone, Default)]
+struct Encoded(Option<(StoredLogId, Bytes)>);
+
+impl PartialEq for Encoded {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encoded").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Display for Proposal {
@@ -111,7 +144,7 @@ fn read_shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Command
 pub(crate) struct Reply(pub(crate) Option<Result<Outcome, Rejection>>);
 
 /// A snapshot as it travels: the bytes of its file.
-pub(crate) type SnapshotBytes = bytes::Bytes;
+pub(crate) type SnapshotBytes = Bytes;
 
 /// One log record as it lies on disk.
 #[derive(Debug, Serialize, Deserialize)]
@@ -225,10 +258,16 @@ impl From<StoredVote> for Vote {
     }
 }
 
-/// The bytes of one entry for the disk.
-pub(crate) fn encode_entry(entry: &Entry) -> io::Result<Vec<u8>> {
+/// The bytes of one entry for the disk and the wire.
+pub(crate) fn encode_entry(entry: &Entry) -> io::Result<Bytes> {
     let id = StoredLogId::from(entry.log_id);
-    encode(&Record {
+    if let EntryPayload::Normal(proposal) = &entry.payload
+        && let Some((of, bytes)) = &proposal.encoded.0
+        && *of == id
+    {
+        return Ok(bytes.clone());
+    }
+    let record = encode(&Record {
         term: id.term,
         index: id.index,
         body: match &entry.payload {
@@ -236,7 +275,8 @@ pub(crate) fn encode_entry(entry: &Entry) -> io::Result<Vec<u8>> {
             EntryPayload::Normal(proposal) => Body::Command(proposal.clone()),
             EntryPayload::Membership(membership) => Body::Members(membership.into()),
         },
-    })
+    })?;
+    Ok(record.into())
 }
 
 /// The entry of bytes from the disk.
@@ -252,6 +292,23 @@ pub(crate) fn decode_entry(bytes: &[u8]) -> io::Result<Entry> {
         Body::Members(members) => EntryPayload::Membership(members.membership()?),
     };
     Ok(Entry::new(id.into(), payload))
+}
+
+/// Keeps the bytes of an entry with it; true when it has a place for them.
+pub(crate) fn attach(entry: &mut Entry, bytes: &Bytes) -> bool {
+    let id = StoredLogId::from(entry.log_id);
+    let EntryPayload::Normal(proposal) = &mut entry.payload else {
+        return false;
+    };
+    proposal.encoded = Encoded(Some((id, bytes.clone())));
+    true
+}
+
+/// Gives up the bytes that are kept with an entry.
+pub(crate) fn detach(entry: &mut Entry) {
+    if let EntryPayload::Normal(proposal) = &mut entry.payload {
+        proposal.encoded = Encoded::default();
+    }
 }
 
 /// The version of the record format that this release writes.
@@ -300,6 +357,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn bytes_of_an_entry_are_kept_with_it_and_are_of_that_entry_only() {
+        let command = Arc::new(Command::ForgetPackages {
+            digests: BTreeSet::new(),
+        });
+        let proposal = Proposal::new(Timestamp(1), command);
+        let id = |index| LogId::new(LeaderId { term: 3 }, index);
+        let entry = Entry::new(id(7), EntryPayload::Normal(proposal));
+        let bytes = encode_entry(&entry).unwrap();
+
+        let mut received = decode_entry(&bytes).unwrap();
+        assert!(attach(&mut received, &bytes));
+        assert_eq!(received, entry);
+        let again = encode_entry(&received).unwrap();
+        assert_eq!(again.as_ptr(), bytes.as_ptr(), "not encoded again");
+
+        received.log_id = id(8);
+        let other = decode_entry(&encode_entry(&received).unwrap()).unwrap();
+        assert_eq!(other.log_id, id(8));
+
+        received.log_id = id(7);
+        detach(&mut received);
+        let again = encode_entry(&received).unwrap();
+        assert_eq!(again, bytes);
+        assert_ne!(again.as_ptr(), bytes.as_ptr());
+    }
+
+    #[test]
     fn record_survives_the_disk_and_a_flipped_bit_is_seen() {
         let id = LogId::new(LeaderId { term: 3 }, 7);
         let members = Membership::new(
@@ -313,7 +397,7 @@ mod tests {
         assert_eq!(decode_entry(&bytes).unwrap(), entry);
 
         for position in 0..bytes.len() {
-            let mut broken = bytes.clone();
+            let mut broken = bytes.to_vec();
             broken[position] ^= 0x10;
             assert!(decode_entry(&broken).is_err(), "byte {position}");
         }

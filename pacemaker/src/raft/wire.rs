@@ -22,7 +22,7 @@ pub(super) fn append(
     let entries = request
         .entries
         .iter()
-        .map(|entry| Ok(Blob(types::encode_entry(entry)?.into())));
+        .map(|entry| Ok(Blob(types::encode_entry(entry)?)));
     Ok(Append {
         stream,
         vote: (&request.vote).into(),
@@ -32,14 +32,18 @@ pub(super) fn append(
     })
 }
 
-pub(super) fn append_request(append: &Append) -> io::Result<AppendEntriesRequest<TypeConfig>> {
-    let entries = append.entries.iter();
+pub(super) fn append_request(append: Append) -> io::Result<AppendEntriesRequest<TypeConfig>> {
+    let entries = append.entries.into_iter();
     Ok(AppendEntriesRequest {
         vote: append.vote.into(),
         prev_log_id: append.previous.map(Into::into),
         leader_commit: append.committed.map(Into::into),
         entries: entries
-            .map(|entry| types::decode_entry(&entry.0))
+            .map(|Blob(bytes)| {
+                let mut entry = types::decode_entry(&bytes)?;
+                types::attach(&mut entry, &bytes);
+                Ok(entry)
+            })
             .collect::<io::Result<_>>()?,
     })
 }

@@ -150,7 +150,7 @@ impl Disk {
         tail.vote = get(VOTE)?
             .map(|bytes| types::decode::<StoredVote>(&bytes).map(Into::into))
             .transpose()?;
-        tail.committed = log_id(COMMITTED)?;
+        tail.load_commit(log_id(COMMITTED)?);
         if let Some(purged) = log_id(PURGED)? {
             tail.purge(purged);
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use openraft::storage::IOFlushed;
@@ -12,10 +12,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{COMMITTED, Disk, LOG, META, PURGED, VOTE};
 use super::tail::{EncodedEntry, Tail};
-use crate::raft::types::TypeConfig;
+use crate::raft::types::{self, StoredLogId, TypeConfig};
 
 /// Writes that go into one transaction: bounds how long the first of them waits.
 const BATCH_LENGTH: usize = 1024;
+
+/// Transactions of which one says what is committed: it is a page more to write, and only saves time
+/// at a restart, where the leader soon tells the rest.
+pub(crate) const COMMITTED_EVERY: u32 = 32;
 
 /// One thing to be written, in the order of the queue.
 pub(super) enum Write {
@@ -47,11 +51,6 @@ pub(super) enum Write {
         /// The encoded log id of it.
         record: Vec<u8>,
     },
-    /// What is committed; waits for the next other write, because it only saves time at a restart.
-    Committed {
-        /// The encoded log id.
-        record: Vec<u8>,
-    },
 }
 
 /// Writes what waits; a thread runs it, and in a simulation a task does.
@@ -62,8 +61,8 @@ pub(crate) struct Writer {
     flush_seconds: Histogram,
     /// What goes into the next transaction.
     batch: Vec<Write>,
-    /// Written with the next transaction.
-    committed: Option<Vec<u8>>,
+    /// Transactions since the last that said what is committed.
+    silent: u32,
     /// After an error nothing is written any more: what is on disk is then unknown, every waiter
     /// hears of it, and openraft stops for good.
     failed: Option<String>,
@@ -82,7 +81,7 @@ impl Writer {
             waiting,
             flush_seconds,
             batch: Vec::new(),
-            committed: None,
+            silent: 0,
             failed: None,
         }
     }
@@ -118,19 +117,15 @@ impl Writer {
     }
 
     fn flush(&mut self) {
-        let mut is_empty = true;
-        for write in &self.batch {
-            if let Write::Committed { record } = write {
-                self.committed = Some(record.clone());
-            } else {
-                is_empty = false;
-            }
-        }
-        if self.failed.is_none() && !is_empty {
+        if self.failed.is_none() {
             let started = Instant::now();
-            let record = self.committed.take();
+            self.silent += 1;
+            let is_due = self.silent >= COMMITTED_EVERY;
+            if is_due {
+                self.silent = 0;
+            }
             // The store panics on some damage; who waits must hear of that as of any failure.
-            let commit = AssertUnwindSafe(|| self.commit(&self.batch, record.as_deref()));
+            let commit = AssertUnwindSafe(|| self.commit(&self.batch, is_due));
             let written = catch_unwind(commit)
                 .unwrap_or_else(|_| Err(io::Error::other("the store gave up while writing")));
             if let Err(error) = written {
@@ -145,15 +140,31 @@ impl Writer {
     }
 
     fn close(&self) {
+        let has_committed = self.tail().is_ok_and(|tail| tail.is_commit_new());
         if self.failed.is_none()
-            && self.committed.is_some()
-            && let Err(error) = self.commit(&[], self.committed.as_deref())
+            && has_committed
+            && let Err(error) = self.commit(&[], true)
         {
             tracing::warn!(%error, "noting what is committed failed; a restart takes longer");
         }
     }
 
-    fn commit(&self, batch: &[Write], committed: Option<&[u8]>) -> io::Result<()> {
+    fn tail(&self) -> io::Result<MutexGuard<'_, Tail>> {
+        self.tail
+            .lock()
+            .map_err(|_| io::Error::other("a panic while the log's tail was held"))
+    }
+
+    fn commit(&self, batch: &[Write], with_committed: bool) -> io::Result<()> {
+        let last = batch.iter().rev().find_map(|write| match write {
+            Write::Append { write, .. } => Some(*write),
+            Write::Vote { .. } | Write::Truncate { .. } | Write::Purge { .. } => None,
+        });
+        let committed = if with_committed {
+            self.tail()?.take_commit(last)
+        } else {
+            None
+        };
         let mut transaction = self.disk.database.begin_write().map_err(io::Error::other)?;
         transaction
             .set_durability(Durability::Immediate)
@@ -182,11 +193,12 @@ impl Writer {
                         meta.insert(PURGED, record.as_slice())
                             .map_err(io::Error::other)?;
                     }
-                    Write::Committed { .. } => {}
                 }
             }
-            if let Some(record) = committed {
-                meta.insert(COMMITTED, record).map_err(io::Error::other)?;
+            if let Some(committed) = committed {
+                let record = types::encode(&StoredLogId::from(committed))?;
+                meta.insert(COMMITTED, record.as_slice())
+                    .map_err(io::Error::other)?;
             }
         }
         transaction.commit().map_err(io::Error::other)
@@ -200,11 +212,10 @@ impl Writer {
         for write in batch {
             match write {
                 Write::Append { write, done, .. } => {
-                    if self.failed.is_none() {
-                        let mut tail = self.tail.lock();
-                        if let Ok(tail) = &mut tail {
-                            tail.durable(write);
-                        }
+                    if self.failed.is_none()
+                        && let Ok(mut tail) = self.tail()
+                    {
+                        tail.durable(write);
                     }
                     done.io_completed(result());
                 }
@@ -213,7 +224,7 @@ impl Writer {
                         tracing::debug!("nobody waits for a vote any more");
                     }
                 }
-                Write::Truncate { .. } | Write::Purge { .. } | Write::Committed { .. } => {}
+                Write::Truncate { .. } | Write::Purge { .. } => {}
             }
         }
     }

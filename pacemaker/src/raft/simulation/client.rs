@@ -170,10 +170,7 @@ pub(crate) fn workspace(key: &str) -> Command {
 
 /// What a machine does when it is asked to write.
 pub(crate) async fn write(machine: Arc<Machine>, running: Running, command: Command) -> Written {
-    let proposal = Proposal {
-        now: machine.now(&running),
-        command: Arc::new(command),
-    };
+    let proposal = Proposal::new(machine.now(&running), Arc::new(command));
     match running.raft.client_write(proposal).await {
         Ok(response) => match response.data.0 {
             Some(Ok(outcome)) => Written::At(response.log_id.index(), outcome),

@@ -13,7 +13,7 @@ use openraft::EntryPayload;
 use pacemaker_core::command::Command;
 use tokio::time::Instant;
 
-use crate::raft::types::{Entry, LogId, Vote, encode_entry};
+use crate::raft::types::{Entry, LogId, Vote, detach, encode_entry};
 use crate::replica::Replica;
 
 /// Between two looks at the whole state; each costs as much as a small snapshot.
@@ -90,7 +90,10 @@ impl Witness {
     pub(crate) fn applied(&self, machine: u64, entry: &Entry, replica: &Replica) {
         let index = entry.log_id.index();
         self.note(format_args!("{machine} applies {}", entry.log_id));
-        let bytes = encode_entry(entry).expect("it was in a log");
+        // What was applied, not what it was read from.
+        let mut content = entry.clone();
+        detach(&mut content);
+        let bytes = encode_entry(&content).expect("it was in a log");
         let digest = Hash::of(&bytes);
         let before = {
             let mut inside = self.inside();
