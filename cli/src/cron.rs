@@ -61,7 +61,7 @@ async fn resume(connection: &Connection, target: &CronTarget) -> Result<(), Comm
 
 /// Prints the answer as it came: the application's bytes, not ours.
 async fn log(connection: &Connection, run: RunId) -> Result<(), CommandError> {
-    let bytes = read_log(connection, run)
+    let log = read_log(connection, run)
         .await
         .map_err(connection.failed(format!("read the log of run {run}")))
         .map_err(|error| {
@@ -72,15 +72,29 @@ async fn log(connection: &Connection, run: RunId) -> Result<(), CommandError> {
             }
         })?;
     if connection.output.is_json() {
-        let text = String::from_utf8_lossy(&bytes);
-        let result = serde_json::json!({ "run": run, "log": text });
+        let text = String::from_utf8_lossy(&log.bytes);
+        let result = serde_json::json!({ "run": run, "log": text, "complete": log.is_complete });
         return connection.output.result(&result, |_| String::new());
     }
-    connection.output.bytes(&bytes)
+    connection.output.bytes(&log.bytes)?;
+    if !log.is_complete {
+        connection.progress.line(&format!(
+            "run {run} goes on: its log is complete once it has ended"
+        ));
+    }
+    Ok(())
 }
 
-/// All that is kept of what a run was answered.
-async fn read_log(connection: &Connection, run: RunId) -> Result<Vec<u8>, pacemaker_client::Error> {
+/// What is kept of what a run was answered.
+#[derive(Debug)]
+struct Log {
+    bytes: Vec<u8>,
+    /// False while the run goes on.
+    is_complete: bool,
+}
+
+/// All of it that there is now.
+async fn read_log(connection: &Connection, run: RunId) -> Result<Log, pacemaker_client::Error> {
     let mut bytes = Vec::new();
     let mut after = 0;
     loop {
@@ -88,7 +102,10 @@ async fn read_log(connection: &Connection, run: RunId) -> Result<Vec<u8>, pacema
         bytes.extend_from_slice(&chunk.bytes);
         after = chunk.next_offset;
         if chunk.is_end || chunk.bytes.is_empty() {
-            return Ok(bytes);
+            return Ok(Log {
+                bytes,
+                is_complete: chunk.is_end,
+            });
         }
     }
 }

@@ -103,7 +103,7 @@ async fn wait(
 /// The first lines of what the application answered; none when it cannot be read now.
 async fn answer(connection: &Connection, run: &CronRunView) -> String {
     match read_log(connection, run.id).await {
-        Ok(bytes) => first_lines(&String::from_utf8_lossy(&bytes), run),
+        Ok(log) => first_lines(&String::from_utf8_lossy(&log.bytes), run),
         Err(_) => String::new(),
     }
 }
