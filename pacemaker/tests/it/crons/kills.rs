@@ -11,10 +11,14 @@ use common::api::{CronRunState, CronRunView};
 use common::id::RunId;
 use common::time::{Span, Timestamp};
 
-use crate::crons::leaders::{Fleet, RATE, assert_every_slot_has_one_record};
+use crate::crons::leaders::{Fleet, GRACE, RATE, assert_every_slot_has_one_record};
 use crate::crons::receiver::Call;
 use crate::harness::eventually;
 
+/// How long a busy leader takes to decide about a slot, milliseconds of the clock: half a second.
+const SLOW_TO_DECIDE: u64 = 10_000;
+/// The longest attempt, milliseconds of the clock: its timeout.
+const LONGEST: u64 = 50_000;
 /// Kills when nothing else is said.
 const KILLS: u64 = 6;
 /// Crons that are due in each slot, by what they do.
@@ -50,7 +54,7 @@ async fn killed_leaders_fire_no_slot_twice_and_lose_none() {
     })
     .await;
 
-    let mut took = Vec::new();
+    let mut deaths = Vec::new();
     for _ in 0..kills {
         history.read(&fleet, &names).await;
         let leader = fleet.processes.leader().await;
@@ -61,9 +65,14 @@ async fn killed_leaders_fire_no_slot_twice_and_lose_none() {
         let until = Instant::now() + left;
         tokio::time::sleep_until(until.into()).await;
         fleet.processes.kill(leader);
-        let killed = Instant::now();
+        let (killed, died) = (Instant::now(), fleet.wall.now());
         fleet.processes.leader().await;
-        took.push(killed.elapsed());
+        deaths.push(Death {
+            member: leader,
+            died,
+            led: fleet.wall.now(),
+            took: killed.elapsed(),
+        });
         fleet.processes.launch(leader, "");
     }
     let quiet = Timestamp(fleet.wall.now().0.next_multiple_of(60_000) + 150_000);
@@ -73,12 +82,41 @@ async fn killed_leaders_fire_no_slot_twice_and_lose_none() {
         .await;
 
     let figures = history.check(&names, &fleet.receiver.calls());
+    history.check_losses(&deaths);
+    let mut took: Vec<Duration> = deaths.iter().map(|death| death.took).collect();
     took.sort_unstable();
     println!(
         "{kills} kills; next leader after {:?} (median)",
         took.get(took.len() / 2)
     );
     println!("{figures}");
+}
+
+/// A leader that was killed.
+#[derive(Debug)]
+struct Death {
+    member: u64,
+    died: Timestamp,
+    /// When another was seen to lead.
+    led: Timestamp,
+    took: Duration,
+}
+
+impl Death {
+    /// True when no leader could fire this slot in time: it became due when there was none any
+    /// more, or right before, and was too old when there was one again.
+    fn excuses_missing(&self, slot: Timestamp) -> bool {
+        let fired_until = Timestamp((self.led.0 + SLOW_TO_DECIDE).saturating_sub(GRACE));
+        slot.0 + SLOW_TO_DECIDE >= self.died.0 && slot <= fired_until
+    }
+
+    /// True when an attempt of its own was under way when it died.
+    fn excuses_losing(&self, run: &CronRunView) -> bool {
+        let is_its_own = run.node.is_some_and(|node| node.0 == self.member);
+        let started = run.started.unwrap();
+        let longest = LONGEST * u64::from(run.attempts);
+        is_its_own && started <= self.died && started.0 + longest >= self.died.0
+    }
 }
 
 /// Every record that was ever read, in its newest form.
@@ -145,6 +183,35 @@ impl History {
     }
 }
 
+impl History {
+    /// Slots are missed and runs lost by kills, and by nothing else.
+    fn check_losses(&self, deaths: &[Death]) {
+        for run in self.0.values().flat_map(BTreeMap::values) {
+            match run.state {
+                CronRunState::Missed => {
+                    let slots = (run.scheduled.0..=run.last_scheduled.0).step_by(60_000);
+                    for slot in slots.map(Timestamp) {
+                        let is_excused = deaths.iter().any(|death| death.excuses_missing(slot));
+                        assert!(is_excused, "{slot} of {run:?}: {deaths:?}");
+                    }
+                }
+                CronRunState::Lost => {
+                    let is_excused = deaths.iter().any(|death| death.excuses_losing(run));
+                    assert!(is_excused, "{run:?}: {deaths:?}");
+                }
+                CronRunState::Succeeded
+                | CronRunState::Failed
+                | CronRunState::TimedOut
+                | CronRunState::Replaced
+                | CronRunState::Skipped
+                | CronRunState::Waiting
+                | CronRunState::Running
+                | CronRunState::Backoff => {}
+            }
+        }
+    }
+}
+
 /// One record against its calls.
 fn check_run(run: &CronRunView, calls: &[&Call]) {
     let attempts: BTreeSet<u32> = calls.iter().map(|call| call.attempt()).collect();
@@ -164,16 +231,20 @@ fn check_run(run: &CronRunView, calls: &[&Call]) {
     for call in calls {
         assert_eq!(call.header("pm-cron-scheduled"), slot, "{}", why());
     }
+    let came = attempts.contains(&run.attempts);
     match run.state {
-        CronRunState::Succeeded | CronRunState::Failed if run.status.is_some() => {
-            assert!(attempts.contains(&run.attempts), "{}", why());
+        CronRunState::Succeeded => {
+            assert!(came && run.status == Some(200), "{}", why());
         }
-        // Nobody knows, and the last attempt may not have been sent.
-        CronRunState::Succeeded
-        | CronRunState::Failed
-        | CronRunState::TimedOut
-        | CronRunState::Lost
-        | CronRunState::Replaced => {}
+        // The receiver answers all that it takes, so what has no answer was not taken.
+        CronRunState::Failed => assert_eq!(came, run.status.is_some(), "{}", why()),
+        CronRunState::Lost | CronRunState::TimedOut => {
+            let is_unsent = ["not sent", "no instance"];
+            let is_unsent = is_unsent.iter().any(|words| run.outcome.starts_with(words));
+            assert!(!(is_unsent && came), "{}", why());
+        }
+        // The last attempt may have been replaced before it came.
+        CronRunState::Replaced => assert_eq!(run.status, None, "{}", why()),
         CronRunState::Skipped | CronRunState::Missed => {
             assert!(calls.is_empty(), "{}", why());
         }
