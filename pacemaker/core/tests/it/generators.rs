@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::application::{
-    InstanceTypeSpec, PlacementSpec, PrepareSpec, Program, RUNTIME_SHELL, RuntimeSpec, ShellScript,
-    StopSpec, VersionSpec,
+    CronSpec, InstanceTypeSpec, MissedPolicy, Overlap, PlacementSpec, PrepareSpec, Program,
+    RUNTIME_SHELL, RuntimeSpec, ShellScript, StopSpec, VersionSpec,
 };
 use common::assignment::PackageReference;
 use common::digest::Digest;
@@ -13,6 +13,8 @@ use common::instance::InstanceState;
 use common::node::{NodeDescription, Role};
 use common::time::Span;
 use proptest::prelude::*;
+
+use crate::crons::world::cron;
 
 pub(crate) const CLUSTER_HOSTNAME: &str = "cluster.test";
 
@@ -181,6 +183,16 @@ pub(crate) enum Op {
     Act,
     /// A plan of long ago is carried out.
     ActLate(u8),
+    /// A leader whose clock is so many minutes ahead decides about crons.
+    DecideCrons(u8),
+    /// What was decided long ago is committed.
+    DecideCronsLate(u8),
+    /// Whoever makes requests says anything about them.
+    ReportCrons(u8),
+    RunCron(u8),
+    SuspendCron(u8),
+    ResumeCron(u8),
+    AbandonCrons(u8),
 }
 
 /// Which version of which application.
@@ -197,6 +209,7 @@ pub(crate) struct Shape {
     pub(crate) has_exclusive: bool,
     pub(crate) has_standalone: bool,
     pub(crate) hostname: Option<u8>,
+    pub(crate) cron: Option<Overlap>,
 }
 
 impl Shape {
@@ -204,6 +217,15 @@ impl Shape {
         let mut web = instance_type("web", quantity);
         if let Some(number) = self.hostname {
             web = with_hostname(web, &format!("host{number}.example.com"));
+        }
+        if let Some(overlap) = self.cron {
+            let tick = CronSpec {
+                overlap,
+                retries: 1,
+                missed: MissedPolicy::Once,
+                ..cron("tick", "* * * * *")
+            };
+            web.crons = vec![tick, cron("tock", "*/3 * * * *")];
         }
         let mut types = vec![web];
         if self.has_exclusive {
@@ -264,6 +286,13 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Elect),
         20 => Just(Op::Act),
         3 => any::<u8>().prop_map(Op::ActLate),
+        4 => (0..6_u8).prop_map(Op::DecideCrons),
+        1 => any::<u8>().prop_map(Op::DecideCronsLate),
+        3 => any::<u8>().prop_map(Op::ReportCrons),
+        1 => any::<u8>().prop_map(Op::RunCron),
+        1 => any::<u8>().prop_map(Op::SuspendCron),
+        1 => any::<u8>().prop_map(Op::ResumeCron),
+        1 => any::<u8>().prop_map(Op::AbandonCrons),
     ]
 }
 
@@ -280,15 +309,25 @@ fn shape() -> impl Strategy<Value = Shape> {
         any::<bool>(),
         proptest::bool::weighted(0.3),
         proptest::option::weighted(0.4, 0..3_u8),
+        proptest::option::weighted(0.6, overlap()),
     )
         .prop_map(
-            |(has_prepare, has_exclusive, has_standalone, hostname)| Shape {
+            |(has_prepare, has_exclusive, has_standalone, hostname, cron)| Shape {
                 has_prepare,
                 has_exclusive,
                 has_standalone,
                 hostname,
+                cron,
             },
         )
+}
+
+fn overlap() -> impl Strategy<Value = Overlap> {
+    prop_oneof![
+        Just(Overlap::Allow),
+        Just(Overlap::Forbid),
+        Just(Overlap::Replace)
+    ]
 }
 
 fn babble() -> impl Strategy<Value = (u8, InstanceState, Option<u16>)> {

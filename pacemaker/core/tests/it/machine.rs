@@ -1,6 +1,6 @@
 //! Interprets a run of [`Op`]s: the core with whatever is said to it, true or not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::assignment::{
     AssignedInstance, BuildReport, BuildState, HeartReport, InstanceReport, RouterReport,
@@ -10,9 +10,13 @@ use common::id::{
 };
 use common::instance::{Failure, FailureCode, InstanceGoal, InstanceState};
 use common::node::Role;
+use common::secret::Secret;
 use common::time::{Span, Timestamp};
 use pacemaker_core::action::Action;
-use pacemaker_core::command::{ApplyContext, Command, Outcome, Rejection, VersionTarget};
+use pacemaker_core::command::{
+    ApplyContext, Command, CronReport, CronResult, Outcome, Rejection, VersionTarget,
+};
+use pacemaker_core::crons::CronPlanner;
 use pacemaker_core::sightings::{Sighting, Sightings};
 use pacemaker_core::{State, plan};
 
@@ -28,6 +32,8 @@ pub(crate) struct Machine {
     /// Every command, also those refused.
     pub(crate) log: Vec<(Command, ApplyContext)>,
     plans: Vec<(Generation, Vec<Action>)>,
+    /// What leaders have decided about crons.
+    decided: Vec<Command>,
 }
 
 impl Machine {
@@ -39,6 +45,7 @@ impl Machine {
             now: Timestamp(1_000_000),
             log: Vec::new(),
             plans: Vec::new(),
+            decided: Vec::new(),
         };
         machine.sightings.elected = machine.now;
         let preparations = [
@@ -144,14 +151,9 @@ impl Machine {
             }),
             Op::Act => Some(self.act()),
             Op::ActLate(age) => self.act_late(*age),
-            Op::HeartFollows { .. }
-            | Op::HeartBabbles { .. }
-            | Op::RouterFollows { .. }
-            | Op::RouterLags { .. }
-            | Op::Wait(_)
-            | Op::Elect => {
+            _ => {
                 self.listen(op);
-                None
+                self.cron_command(op)
             }
         }
     }
@@ -220,8 +222,85 @@ impl Machine {
             | Op::Abort(_)
             | Op::Once { .. }
             | Op::Act
-            | Op::ActLate(_) => {}
+            | Op::ActLate(_)
+            | Op::DecideCrons(_)
+            | Op::DecideCronsLate(_)
+            | Op::ReportCrons(_)
+            | Op::RunCron(_)
+            | Op::SuspendCron(_)
+            | Op::ResumeCron(_)
+            | Op::AbandonCrons(_) => {}
         }
+    }
+
+    fn cron_command(&mut self, op: &Op) -> Option<Command> {
+        let cron = || "web/tick".parse().unwrap();
+        Some(match op {
+            Op::DecideCrons(minutes) => {
+                let command = self.decide_crons(*minutes);
+                self.decided.push(command.clone());
+                command
+            }
+            Op::DecideCronsLate(age) => {
+                let index = usize::from(*age) % self.decided.len().max(1);
+                self.decided.get(index)?.clone()
+            }
+            Op::ReportCrons(number) => self.report_crons(*number),
+            Op::RunCron(number) => Command::StartCronRun {
+                application: self.application(*number)?,
+                cron: cron(),
+            },
+            Op::SuspendCron(number) => Command::SuspendCron {
+                application: self.application(*number)?,
+                cron: cron(),
+            },
+            Op::ResumeCron(number) => Command::ResumeCron {
+                application: self.application(*number)?,
+                cron: cron(),
+            },
+            Op::AbandonCrons(number) => Command::AbandonCronRuns {
+                runner: pacemaker(*number),
+            },
+            _ => return None,
+        })
+    }
+
+    /// What a new leader decides about crons, by a clock that is ahead.
+    pub(crate) fn decide_crons(&self, minutes: u8) -> Command {
+        let at = self.now.after(Span::seconds(60 * u64::from(minutes)));
+        let runner = pacemaker(minutes);
+        let gone = BTreeSet::from([pacemaker(minutes + 1)]);
+        Command::DecideCrons {
+            runner,
+            at,
+            decisions: CronPlanner::default().plan(&self.state, at, runner, &gone),
+        }
+    }
+
+    fn report_crons(&self, number: u8) -> Command {
+        let results = [
+            CronResult::Succeeded,
+            CronResult::Failed,
+            CronResult::TimedOut,
+            CronResult::Lost,
+        ];
+        let runner = pacemaker(number);
+        let reports = self
+            .state
+            .cron_runs_of(runner)
+            .filter(|run| !(run.id.0 + u64::from(number)).is_multiple_of(3))
+            .map(|run| CronReport {
+                run: run.id,
+                attempt: run.attempts + u32::from(number.is_multiple_of(7)),
+                instance: None,
+                status: None,
+                ended: self.now,
+                duration: Span(u64::from(number)),
+                result: results[usize::from(number) % results.len()],
+                words: String::new(),
+            })
+            .collect();
+        Command::ReportCronRuns { runner, reports }
     }
 
     fn application(&self, number: u8) -> Option<ApplicationId> {
@@ -361,6 +440,7 @@ const PLAIN: Shape = Shape {
     has_exclusive: false,
     has_standalone: false,
     hostname: None,
+    cron: None,
 };
 
 fn deployment(application: u8, quantity: u32, shape: Shape, promote: bool) -> Command {
@@ -370,8 +450,13 @@ fn deployment(application: u8, quantity: u32, shape: Shape, promote: bool) -> Co
         manifest: "manifest".to_owned(),
         source: package("source").digest,
         promote,
-        cron_key: None,
+        cron_key: Some(Secret::new("0f".repeat(32))),
     }
+}
+
+/// One of three.
+fn pacemaker(number: u8) -> NodeId {
+    NodeId(u64::from(number % 3) + 1)
 }
 
 fn build_state(job: JobId, progress: u8) -> BuildState {

@@ -8,7 +8,7 @@ use common::instance::{InstanceGoal, InstanceState};
 use common::job::Job;
 use common::routing_table::Route;
 use common::time::Span;
-use pacemaker_core::command::{Command, Outcome};
+use pacemaker_core::command::{Command, CronDecision, Outcome};
 use pacemaker_core::state::limits::ACTIONS_PER_TICK_MAX;
 use pacemaker_core::{Planner, State, next_deadline, plan};
 use proptest::prelude::*;
@@ -133,6 +133,24 @@ proptest! {
             let outcome = machine.apply(&Command::Act { computed_at, actions: actions.clone() });
             let rejected = Vec::new();
             assert_eq!(outcome, Ok(Outcome::Acted { rejected }), "{actions:#?}");
+        });
+    }
+
+    #[test]
+    fn every_slot_that_a_leader_fires_is_granted(ops in ops(OPS), minutes in 0..6_u8) {
+        run(&ops, |_, after, _, _| {
+            let mut machine = after.clone();
+            let command = machine.decide_crons(minutes);
+            let Ok(Outcome::CronsDecided { grants }) = machine.apply(&command) else {
+                panic!("decisions are never refused as a whole");
+            };
+            let Command::DecideCrons { decisions, .. } = &command else {
+                panic!("decisions");
+            };
+            for (decision, grant) in decisions.iter().zip(grants) {
+                let is_fired = matches!(decision, CronDecision::Fire { .. });
+                assert!(!is_fired || grant.is_some(), "{decision:?} of {decisions:#?}");
+            }
         });
     }
 

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use common::application::VersionSpec;
+use common::application::{CronSpec, InstanceTypeSpec, Overlap, VersionSpec};
 use common::id::{ApplicationId, InstanceId, InstanceTypeName, NodeId, VersionNumber};
 use common::instance::{InstanceGoal, InstanceState};
 use common::routing_table::Backend;
@@ -20,6 +20,7 @@ use pacemaker_core::command::{Command, VersionTarget};
 use pacemaker_core::state::records::{Exposure, VersionGoal};
 use pacemaker_core::{State, plan};
 
+use crate::crons::world::cron;
 use crate::generators::{
     exclusive_type, instance_type, standalone_type, version_spec, with_hostname, with_prepare,
 };
@@ -93,11 +94,33 @@ pub(crate) struct Simulation {
     met: BTreeMap<(ApplicationId, InstanceTypeName), u32>,
 }
 
+/// Slots of every minute, of each way to overlap.
+fn with_crons(spec: InstanceTypeSpec) -> InstanceTypeSpec {
+    let crons = [
+        ("allow", Overlap::Allow),
+        ("forbid", Overlap::Forbid),
+        ("replace", Overlap::Replace),
+    ];
+    let crons = crons.map(|(name, overlap)| CronSpec {
+        overlap,
+        retries: 2,
+        timeout: Span::seconds(2),
+        ..cron(name, "* * * * *")
+    });
+    InstanceTypeSpec {
+        crons: crons.into(),
+        ..spec
+    }
+}
+
 fn specs() -> Vec<VersionSpec> {
     vec![
         version_spec(
             "alpha",
-            vec![instance_type("web", 2), exclusive_type("single", 1)],
+            vec![
+                with_crons(instance_type("web", 2)),
+                exclusive_type("single", 1),
+            ],
         ),
         with_prepare(version_spec(
             "beta",
@@ -439,6 +462,9 @@ fn unrest(world: &World) -> Option<String> {
     for application in state.applications().values() {
         if application.job.is_some() || application.switch.is_some() || application.warm.is_some() {
             return Some(format!("application {} is busy", application.id));
+        }
+        if application.crons.values().any(|cron| !cron.live.is_empty()) {
+            return Some(format!("crons of application {} run", application.id));
         }
         if application.handover {
             return Some(format!("application {} holds requests", application.id));

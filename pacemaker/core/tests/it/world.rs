@@ -5,6 +5,7 @@
 //! the others died, and what each router's clients see; so it can tell whether a change by the
 //! platform ever lost a request.
 
+mod crons;
 mod heart;
 mod router;
 
@@ -25,6 +26,7 @@ use pacemaker_core::command::{
 use pacemaker_core::sightings::{Sighting, Sightings};
 use pacemaker_core::{Planner, State, plan};
 
+pub(crate) use self::crons::Crons;
 pub(crate) use self::heart::{Behaviour, Heart};
 pub(crate) use self::router::Router;
 use crate::generators::{CLUSTER_HOSTNAME, node, package};
@@ -58,6 +60,7 @@ pub(crate) struct World {
     pub(crate) now: Timestamp,
     pub(crate) sightings: Sightings,
     planner: Planner,
+    pub(crate) crons: Crons,
     pub(crate) hearts: BTreeMap<NodeId, Heart>,
     pub(crate) routers: BTreeMap<NodeId, Router>,
     /// How versions behave that are not simply good.
@@ -94,6 +97,7 @@ impl World {
                 ..Sightings::default()
             },
             planner: Planner::default(),
+            crons: Crons::new(seed),
             hearts: BTreeMap::new(),
             routers: BTreeMap::new(),
             behaviours: BTreeMap::new(),
@@ -211,6 +215,7 @@ impl World {
         self.step_routers();
         self.deliver_mail();
         self.lead();
+        self.run_crons();
     }
 
     /// The leader's loop: carry out what is due, plan again until nothing is wished.

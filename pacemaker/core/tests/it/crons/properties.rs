@@ -1,6 +1,6 @@
 //! What holds of crons for every run of things that can happen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::application::{CronSpec, MissedPolicy, Overlap};
 use common::cron::Zone;
@@ -267,7 +267,7 @@ fn without_losses(command: Option<Command>) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn cron_slot_fires_at_most_once(ops in ops(), seed in any::<u64>()) {
@@ -320,15 +320,18 @@ proptest! {
         world.resume(application, "tick");
         // All that was under way has ended by then, and the clock is right.
         world.offset = 0;
+        world.check_every = 50;
         world.run_for(15 * MINUTE);
-        world.calls.clear();
+        let start = world.real;
+        world.run_for(3 * HOUR);
 
-        world.run_for(DAY + 4 * HOUR);
-
-        // While the clock was ahead, some slots of the future were fired; the others come.
-        let called = world.called("tick").len();
-        let own = world.calls.iter().filter(|call| call.application == application);
-        prop_assert!(own.count() > 0 && called > 12 * 60, "{}", called);
+        // Some of these slots may have been fired while the clock was ahead; the others come, but
+        // for the few between spans that were joined.
+        let calls = world.calls.iter();
+        let own = calls.filter(|call| call.application == application && call.cron == key("tick"));
+        let slots: BTreeSet<Timestamp> = own.map(|call| call.scheduled).collect();
+        let covered = slots.range(start..world.real).count();
+        prop_assert!(covered > 150, "{covered} of 180");
         slot_is_fired_at_most_once_and_tried_only_so_often(&world);
     }
 }

@@ -9,6 +9,7 @@ use common::application::{CronKey, CronMethod, CronSpec, MissedPolicy, Overlap, 
 use common::cron::{Schedule, Zone};
 use common::id::{ApplicationId, CronName, Generation, NodeId, RunId, VersionNumber};
 use common::node::Role;
+use common::secret::Secret;
 use common::time::{Span, Timestamp};
 use pacemaker_core::command::{
     ApplyContext, Command, CronGrant, CronReport, CronResult, Outcome, Rejection,
@@ -97,6 +98,8 @@ pub(crate) struct CronWorld {
     pub(crate) calls: Vec<Call>,
     /// How long requests take at least and at most.
     pub(crate) takes: (u64, u64),
+    /// Answers come in these steps, so that several are reported at once.
+    pub(crate) grain: u64,
     /// One request in so many fails; zero for none.
     pub(crate) failures: u64,
     /// Invariants are checked after every so many commands.
@@ -124,6 +127,7 @@ impl CronWorld {
             gone: BTreeSet::new(),
             calls: Vec::new(),
             takes: (200, 200),
+            grain: 1,
             failures: 0,
             check_every: 1,
             past: Vec::new(),
@@ -189,7 +193,7 @@ impl CronWorld {
             manifest: String::new(),
             source: package("source").digest,
             promote,
-            cron_key: None,
+            cron_key: Some(Secret::new("0f".repeat(32))),
         });
         let Ok(Outcome::Job { application, .. }) = outcome else {
             panic!("a deployment makes a job, not {outcome:?}");
@@ -266,7 +270,7 @@ impl CronWorld {
         let runner = self.leader;
         assert!(self.state.cron_call(grant, runner).is_some(), "{grant:?}");
         let run = self.state.cron_run(grant.run).unwrap();
-        let takes = self.random.between(self.takes.0, self.takes.1);
+        let takes = self.random.between(self.takes.0, self.takes.1) / self.grain * self.grain;
         let fails = self.failures > 0 && self.random.one_in(self.failures);
         let duration = Span(takes).min(run.timeout);
         let result = if takes > run.timeout.0 {

@@ -29,15 +29,15 @@ struct Ledger {
     missed: Vec<(Timestamp, Timestamp)>,
 }
 
-/// Of 200: 1 hourly, 20 daily, 60 weekly, 79 monthly, 40 yearly, at quarters of an hour.
+/// Of 500: 1 hourly, 25 daily, 150 weekly, 224 monthly, 100 yearly, at quarters of an hour.
 fn spec(number: usize, random: &mut Random) -> CronSpec {
     let minute = 15 * random.below(4);
     let hour = random.below(24);
-    let runspec = match number % 200 {
+    let runspec = match number % 500 {
         0 => format!("{minute} * * * *"),
-        1..=20 => format!("{minute} {hour} * * *"),
-        21..=80 => format!("{minute} {hour} * * {}", random.below(7)),
-        81..=159 => format!("{minute} {hour} {} * *", random.between(1, 31)),
+        1..=25 => format!("{minute} {hour} * * *"),
+        26..=175 => format!("{minute} {hour} * * {}", random.below(7)),
+        176..=399 => format!("{minute} {hour} {} * *", random.between(1, 31)),
         _ => format!(
             "{minute} {hour} {} {} *",
             random.between(1, 28),
@@ -79,6 +79,7 @@ impl Year {
             world.deploy(&with_crons(&format!("app{number}"), crons.to_vec()));
         }
         world.takes = (0, 8 * SECOND);
+        world.grain = SECOND;
         world.failures = 50;
         let ledgers = vec![Ledger::default(); specs.len()];
         Self {
@@ -199,7 +200,7 @@ fn ten_thousand_crons_for_a_year_fire_each_slot_once_or_say_why_not() {
     let end = Timestamp(START + YEAR);
     while year.world.real < end {
         // Often in the midst of requests: slots lie at quarters of an hour.
-        let quarters = year.world.random.between(1, 300) * 15 * MINUTE;
+        let quarters = year.world.random.between(1, 700) * 15 * MINUTE;
         let moment = year.world.random.below(4 * SECOND);
         let quarter = year.world.real.0 / (15 * MINUTE) * 15 * MINUTE;
         year.run_until(Timestamp(quarter + quarters + moment).min(end));
@@ -237,7 +238,7 @@ fn ten_thousand_crons_for_a_year_fire_each_slot_once_or_say_why_not() {
         simulated - deployed,
         elapsed() - simulated
     );
-    assert!(fired > 500_000 && others < fired / 50, "{fired} {others}");
+    assert!(fired > 400_000 && others < fired / 50, "{fired} {others}");
 }
 
 impl Year {
