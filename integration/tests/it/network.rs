@@ -199,7 +199,9 @@ async fn a_machine_has_a_boot_id_of_its_own() -> Result<()> {
     let Some(room) = Room::open(1).await? else {
         return Ok(());
     };
-    let mut command = room.network.command(1, &room.boot_id(), None, Path::new("cat"));
+    let mut command = room
+        .network
+        .command(1, &room.boot_id(), None, Path::new("cat"));
 
     let output = command.arg("/proc/sys/kernel/random/boot_id").output()?;
 
