@@ -19,6 +19,7 @@ mod workspaces;
 use common::digest::Digest;
 use common::id::Generation;
 
+pub(crate) use self::crons::Replaceable;
 pub(crate) use self::jobs::bounded;
 pub(crate) use self::steps::is_busy_with;
 use crate::action::Action;

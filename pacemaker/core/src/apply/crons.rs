@@ -13,15 +13,20 @@ use common::id::{ApplicationId, NodeId, RunId, VersionNumber};
 use common::time::Timestamp;
 
 use self::runs::Ending;
+pub(crate) use self::runs::Replaceable;
 use crate::apply::reject;
 use crate::command::{
     CronDecision, CronGrant, CronResult, Outcome, Rejection, RejectionCode, SkipReason,
 };
 use crate::state::crons::RunPhase;
 use crate::state::limits::{
-    CRON_CLOCK_SLACK, CRON_DECISIONS_MAX, CRON_LIVE_MAX, CRON_MISSED_COUNTED,
+    CRON_CLOCK_SLACK, CRON_DECISIONS_MAX, CRON_GRACE, CRON_LIVE_MAX, CRON_LIVE_PER_CRON,
+    CRON_MISSED_COUNTED,
 };
 use crate::transition::Transition;
+
+const NO_ROOM: &str =
+    "not run: as many requests were under way as may be, until its next time came";
 
 /// A leader's decisions, and when it took them.
 #[derive(Clone, Copy)]
@@ -107,6 +112,7 @@ impl Transition<'_> {
                 first,
                 last,
                 count,
+                had_no_room,
             } => {
                 let slot = Slot {
                     application: *application,
@@ -114,7 +120,12 @@ impl Transition<'_> {
                     after: *after,
                     scheduled: *first,
                 };
-                self.miss(at, slot, *last, *count)
+                let phase = if *had_no_room {
+                    RunPhase::Skipped(SkipReason::NoRoom)
+                } else {
+                    RunPhase::Missed
+                };
+                self.miss(at, slot, (*last, *count), phase)
             }
             CronDecision::Claim { run } => self.claim(deciding, *run),
             CronDecision::Lose { run, attempt } => self.give_up(at, *run, *attempt),
@@ -137,6 +148,11 @@ impl Transition<'_> {
         let application = self.state.applications.get(&slot.application)?;
         let record = application.crons.get(slot.cron)?;
         let policy = record.policy?;
+        let replaced = match policy.overlap {
+            Overlap::Replace => self.state.replaceable(record),
+            Overlap::Allow | Overlap::Forbid => Replaceable::default(),
+        };
+        let live = self.state.cron_index.live.saturating_sub(replaced.live);
         let is_open = record.considered == slot.after
             && record.is_open(slot.scheduled)
             && slot.scheduled <= deciding.at;
@@ -144,8 +160,8 @@ impl Transition<'_> {
             || record.suspended
             || !is_open
             || record.is_taken(deciding.at)
-            || !self.state.has_cron_room(slot.application)
-            || self.state.cron_index.live >= CRON_LIVE_MAX
+            || !self.state.has_cron_room(slot.application, replaced.running)
+            || live >= CRON_LIVE_MAX
         {
             return None;
         }
@@ -173,7 +189,12 @@ impl Transition<'_> {
 
     /// A slot is decided without a run.
     fn skip(&mut self, at: Timestamp, slot: Slot<'_>, reason: SkipReason) -> Option<CronGrant> {
+        let too_many = format!(
+            "not run: {CRON_LIVE_PER_CRON} runs of it were going on, the most that one cron may have"
+        );
         let words = match reason {
+            SkipReason::TooMany => too_many.as_str(),
+            SkipReason::NoRoom => NO_ROOM,
             SkipReason::Overlap => {
                 "not run: the run before it was still going on, or its lost request may have been"
             }
@@ -189,10 +210,12 @@ impl Transition<'_> {
         &mut self,
         at: Timestamp,
         slot: Slot<'_>,
-        last: Timestamp,
-        count: u64,
+        (last, count): (Timestamp, u64),
+        phase: RunPhase,
     ) -> Option<CronGrant> {
-        let words = if count >= CRON_MISSED_COUNTED {
+        let words = if phase != RunPhase::Missed {
+            NO_ROOM
+        } else if count >= CRON_MISSED_COUNTED {
             "not run: no pacemaker led the cluster in time; slots after the first 1,000 are not counted"
         } else {
             "not run: no pacemaker led the cluster in time"
@@ -201,7 +224,7 @@ impl Transition<'_> {
             return None;
         }
         self.pass(at, slot, last)?;
-        self.note_slots(slot, last, count, (RunPhase::Missed, words));
+        self.note_slots(slot, last, count, (phase, words));
         None
     }
 
@@ -244,9 +267,14 @@ impl Transition<'_> {
         Some(CronGrant { run: id, attempt })
     }
 
-    /// An attempt counts as lost.
+    /// An attempt counts as lost, or one that nobody began in time is not made.
     fn give_up(&mut self, at: Timestamp, id: RunId, attempt: u32) -> Option<CronGrant> {
         let run = self.state.cron_runs.get(&id)?;
+        let is_overdue = run.due().is_some_and(|due| at.since(due) > CRON_GRACE);
+        if is_overdue && run.attempts == attempt {
+            self.end_without_attempt(id, "no pacemaker led the cluster in time");
+            return None;
+        }
         if !run.is_running(attempt) {
             return None;
         }

@@ -51,17 +51,22 @@ pub enum CronDecision {
         /// How many they are; at [`CRON_MISSED_COUNTED`](crate::state::limits::CRON_MISSED_COUNTED)
         /// it says "at least".
         count: u64,
+        /// True when they were seen in time and only had no room until the next slot came: then they
+        /// are skipped, not missed.
+        #[serde(default)]
+        had_no_room: bool,
     },
     /// A run that waits, or whose next attempt is due, begins its next attempt.
     Claim {
         /// Which.
         run: RunId,
     },
-    /// An attempt is given up for lost: whoever made it is gone, or should have told long ago.
+    /// An attempt is given up for lost: whoever made it is gone, or should have told long ago. Or the
+    /// next one of a run that waits is not made, because nobody began it in time.
     Lose {
         /// Which run.
         run: RunId,
-        /// Which of its attempts.
+        /// Which of its attempts; of a run that waits, the last that was begun.
         attempt: u32,
     },
     /// The wall clock was set back: what a cron has stamped ahead of it is brought back, so that
@@ -85,6 +90,10 @@ pub enum SkipReason {
     Overlap,
     /// The application had no current version.
     NoCurrentVersion,
+    /// As many runs of it went on as one cron may have.
+    TooMany,
+    /// As many requests were under way as may be, until the next slot came.
+    NoRoom,
 }
 
 /// An attempt that a decision begins. Whoever decided makes it, as long as it is the present one of

@@ -6,12 +6,13 @@ mod tracked;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use common::application::MissedPolicy;
+use common::application::{MissedPolicy, Overlap};
 use common::id::{ApplicationId, Generation, NodeId, RunId};
 use common::time::{Span, Timestamp};
 
 use self::tracked::{Tracked, Verdict};
 use super::slots::{Due, Missed};
+use crate::apply::Replaceable;
 use crate::command::{CronDecision, SkipReason};
 use crate::state::State;
 use crate::state::limits::{
@@ -57,7 +58,16 @@ pub struct CronPlanner {
     turn: Option<ApplicationId>,
     /// Attempts that should have been reported, and since when this leader has seen so.
     suspects: BTreeMap<RunId, (u32, Timestamp)>,
+    /// Applications of which something that was due in time had no room lately.
+    lacks: BTreeMap<ApplicationId, Lack>,
     deadline: Option<Timestamp>,
+}
+
+/// A time in which something of an application was due and had no room.
+#[derive(Clone, Copy, Debug)]
+struct Lack {
+    since: Timestamp,
+    until: Timestamp,
 }
 
 impl Default for CronPlanner {
@@ -74,6 +84,7 @@ impl Default for CronPlanner {
             due: BTreeMap::new(),
             turn: None,
             suspects: BTreeMap::new(),
+            lacks: BTreeMap::new(),
             deadline: None,
         }
     }
@@ -89,6 +100,7 @@ struct Wishes<'a> {
     begun: BTreeMap<ApplicationId, u64>,
     begun_in_all: u64,
     looks: u32,
+    lacks: BTreeMap<ApplicationId, Lack>,
     /// True when something is due that has no room.
     waits: bool,
     /// True when there was more to look at.
@@ -117,6 +129,7 @@ impl CronPlanner {
     ) -> Vec<CronDecision> {
         self.notice(state, wall);
         let mut wishes = Wishes::new(state, wall, self.room);
+        wishes.remember(std::mem::take(&mut self.lacks));
         self.lose(&mut wishes, me, gone);
         Self::rewind_runs(&mut wishes);
         Self::claim(&mut wishes);
@@ -124,6 +137,7 @@ impl CronPlanner {
         self.ring(wall);
         self.decide(&mut wishes);
         self.deadline = self.next_after(&wishes);
+        self.lacks = wishes.lacks;
         wishes.decisions
     }
 
@@ -204,6 +218,12 @@ impl CronPlanner {
 
     fn make_due(&mut self, alarm: Timestamp, number: u64) {
         if let Some(tracked) = self.tracked.get_mut(&number) {
+            // What makes its own room is looked at before what waits for some.
+            let alarm = if tracked.replaces {
+                Timestamp(0)
+            } else {
+                alarm
+            };
             tracked.alarm = alarm;
             let due = self.due.entry(tracked.application).or_default();
             due.insert((alarm, number));
@@ -271,7 +291,8 @@ impl CronPlanner {
                 }),
                 Verdict::Due(slots) => {
                     let is_decided = wishes.decide_slots(tracked, slots);
-                    without_room = without_room.saturating_add(u32::from(!is_decided));
+                    let waits = !is_decided && !tracked.replaces;
+                    without_room = without_room.saturating_add(u32::from(waits));
                 }
             }
             left.insert((alarm, number));
@@ -307,6 +328,7 @@ impl<'a> Wishes<'a> {
             begun: BTreeMap::new(),
             begun_in_all: 0,
             looks: 0,
+            lacks: BTreeMap::new(),
             waits: false,
             is_partial: false,
         }
@@ -321,19 +343,59 @@ impl<'a> Wishes<'a> {
         self.looks >= LOOKS_MAX
     }
 
-    /// True when one more request may be under way; it counts from then on.
-    fn take_room(&mut self, application: ApplicationId) -> bool {
+    /// Takes over who has lacked room, as far as that was lately.
+    fn remember(&mut self, lacks: BTreeMap<ApplicationId, Lack>) {
+        let wall = self.wall;
+        self.lacks = lacks;
+        self.lacks.retain(|_, lack| {
+            // The wall clock may have been set back.
+            lack.since = lack.since.min(wall);
+            lack.until = lack.until.min(wall);
+            wall.since(lack.until) <= CRON_GRACE
+        });
+    }
+
+    fn lack_room(&mut self, application: ApplicationId) {
+        self.waits = true;
+        let wall = self.wall;
+        let lack = self.lacks.entry(application).or_insert(Lack {
+            since: wall,
+            until: wall,
+        });
+        lack.until = wall;
+    }
+
+    /// True when what is due since then was seen in time, and has only had no room since.
+    fn had_no_room(&self, application: ApplicationId, due: Timestamp) -> bool {
+        let lack = self.lacks.get(&application);
+        lack.is_some_and(|lack| lack.since.since(due) <= CRON_GRACE)
+    }
+
+    /// True when it is too late for what was due then.
+    fn is_late(&self, application: ApplicationId, due: Timestamp) -> bool {
+        self.wall.since(due) > CRON_GRACE && !self.had_no_room(application, due)
+    }
+
+    /// True when one more request may be under way, once so many have been ended; it counts from
+    /// then on. An application has never more than are free, so that others always get some.
+    fn take_room(&mut self, application: ApplicationId, ended: u64) -> bool {
+        if ended > 0 {
+            return true;
+        }
         let index = &self.state.cron_index;
         let own = index.running.get(&application).copied().unwrap_or_default();
         let all = u64::try_from(index.deadlines.len()).unwrap_or(u64::MAX);
         let begun = self.begun.entry(application).or_default();
-        let has_room = own.saturating_add(*begun) < CRON_RUNNING_PER_APPLICATION
-            && all.saturating_add(self.begun_in_all) < self.room;
+        let own = own.saturating_add(*begun);
+        let free = self
+            .room
+            .saturating_sub(all.saturating_add(self.begun_in_all));
+        let has_room = own < CRON_RUNNING_PER_APPLICATION.min(free);
         if has_room {
             *begun = begun.saturating_add(1);
             self.begun_in_all = self.begun_in_all.saturating_add(1);
         } else {
-            self.waits = true;
+            self.lack_room(application);
         }
         has_room
     }
@@ -346,7 +408,7 @@ impl<'a> Wishes<'a> {
         let Some((record, policy)) = tracked.record_of(application) else {
             return true;
         };
-        let is_late = self.wall.since(due.newest) > CRON_GRACE;
+        let is_late = self.is_late(tracked.application, due.newest);
         let is_run = !is_late || policy.missed == MissedPolicy::Once;
         let missed = if is_run {
             due.older
@@ -362,6 +424,7 @@ impl<'a> Wishes<'a> {
                 first: missed.first,
                 last: missed.last,
                 count: missed.count,
+                had_no_room: self.had_no_room(tracked.application, missed.first),
             });
             after = missed.last;
         }
@@ -369,10 +432,18 @@ impl<'a> Wishes<'a> {
             return true;
         }
         if record.is_taken(self.wall) {
-            self.skip(tracked, (after, due.newest), SkipReason::Overlap);
+            let reason = match policy.overlap {
+                Overlap::Allow => SkipReason::TooMany,
+                Overlap::Forbid | Overlap::Replace => SkipReason::Overlap,
+            };
+            self.skip(tracked, (after, due.newest), reason);
             return true;
         }
-        self.fire_or_skip(application, tracked, (after, due.newest))
+        let replaced = match policy.overlap {
+            Overlap::Replace => self.state.replaceable(record),
+            Overlap::Allow | Overlap::Forbid => Replaceable::default(),
+        };
+        self.fire_or_skip(application, tracked, (after, due.newest), replaced)
     }
 
     fn fire_or_skip(
@@ -380,17 +451,18 @@ impl<'a> Wishes<'a> {
         application: &Application,
         tracked: &Tracked,
         (after, scheduled): (Timestamp, Timestamp),
+        replaced: Replaceable,
     ) -> bool {
         let Some(version) = application.current else {
             self.skip(tracked, (after, scheduled), SkipReason::NoCurrentVersion);
             return true;
         };
         let live = self.state.cron_index.live.saturating_add(self.begun_in_all);
-        if live >= CRON_LIVE_MAX {
-            self.waits = true;
+        if live.saturating_sub(replaced.live) >= CRON_LIVE_MAX {
+            self.lack_room(tracked.application);
             return false;
         }
-        let has_room = self.take_room(tracked.application);
+        let has_room = self.take_room(tracked.application, replaced.running);
         if has_room {
             self.decisions.push(CronDecision::Fire {
                 application: tracked.application,

@@ -166,9 +166,11 @@ impl CronRecord {
         if self.runs.len() <= share {
             return None;
         }
+        // Of many that go on together the newest record still says what was not run.
+        let newest = self.runs.last();
         self.runs
             .iter()
-            .find(|run| !self.live.contains(run))
+            .find(|run| !self.live.contains(run) && Some(*run) != newest)
             .copied()
     }
 }
@@ -289,6 +291,23 @@ impl CronRun {
     #[must_use]
     pub fn is_running(&self, attempt: u32) -> bool {
         self.phase == RunPhase::Running && self.attempts == attempt
+    }
+
+    /// When the next attempt of a run that waits is to begin; what was asked for is due at once.
+    #[must_use]
+    pub fn due(&self) -> Option<Timestamp> {
+        match self.phase {
+            RunPhase::Waiting => Some(self.scheduled),
+            RunPhase::Backoff { until } => Some(until),
+            RunPhase::Running
+            | RunPhase::Succeeded
+            | RunPhase::Failed
+            | RunPhase::TimedOut
+            | RunPhase::Lost
+            | RunPhase::Replaced
+            | RunPhase::Skipped(_)
+            | RunPhase::Missed => None,
+        }
     }
 
     /// When the present attempt should have been reported long ago.

@@ -42,13 +42,34 @@ impl<'a> Ending<'a> {
     }
 }
 
+/// How many runs of a cron go on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Replaceable {
+    pub(crate) live: u64,
+    /// Those of them that are under way.
+    pub(crate) running: u64,
+}
+
 impl State {
-    /// True when one more request of an application may be under way.
-    pub(crate) fn has_cron_room(&self, application: ApplicationId) -> bool {
+    /// True when one more request of an application may be under way, once so many have been ended.
+    pub(crate) fn has_cron_room(&self, application: ApplicationId, ended: u64) -> bool {
         let index = &self.cron_index;
         let of_application = index.running.get(&application).copied().unwrap_or_default();
         let running = u64::try_from(index.deadlines.len()).unwrap_or(u64::MAX);
-        of_application < CRON_RUNNING_PER_APPLICATION && running < CRON_RUNNING_MAX
+        of_application.saturating_sub(ended) < CRON_RUNNING_PER_APPLICATION
+            && running.saturating_sub(ended) < CRON_RUNNING_MAX
+    }
+
+    /// What a run that replaces those of its cron ends.
+    pub(crate) fn replaceable(&self, record: &CronRecord) -> Replaceable {
+        let live = record.live.iter();
+        let runs = live.filter_map(|run| self.cron_runs.get(run));
+        runs.fold(Replaceable::default(), |ended, run| Replaceable {
+            live: ended.live.saturating_add(1),
+            running: ended
+                .running
+                .saturating_add(u64::from(run.phase == RunPhase::Running)),
+        })
     }
 
     /// True when a run's next attempt is due and nothing forbids it.
@@ -76,7 +97,7 @@ impl State {
             Overlap::Allow => true,
             Overlap::Forbid | Overlap::Replace => !self.has_running(record),
         });
-        is_due && is_free && self.has_cron_room(run.application)
+        is_due && is_free && self.has_cron_room(run.application, 0)
     }
 
     fn has_running(&self, record: &CronRecord) -> bool {

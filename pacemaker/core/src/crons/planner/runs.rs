@@ -74,7 +74,7 @@ impl CronPlanner {
         }
     }
 
-    /// Begins the next attempt of what waits for one.
+    /// Begins the next attempt of what waits for one, or gives it up when it is too late.
     pub(super) fn claim(wishes: &mut Wishes<'_>) {
         let state = wishes.state;
         for (application, claims) in &state.cron_index.claims {
@@ -86,11 +86,19 @@ impl CronPlanner {
                 let Some(run) = state.cron_runs.get(id) else {
                     continue;
                 };
-                if !state.may_claim_cron_run(run, wishes.wall) {
-                    wishes.waits = true;
+                if run
+                    .due()
+                    .is_some_and(|due| wishes.is_late(*application, due))
+                {
+                    let (run, attempt) = (*id, run.attempts);
+                    wishes.decisions.push(CronDecision::Lose { run, attempt });
                     continue;
                 }
-                if !wishes.take_room(*application) {
+                if !state.may_claim_cron_run(run, wishes.wall) {
+                    wishes.lack_room(*application);
+                    continue;
+                }
+                if !wishes.take_room(*application, 0) {
                     break;
                 }
                 wishes.decisions.push(CronDecision::Claim { run: *id });

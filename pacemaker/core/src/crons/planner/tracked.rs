@@ -1,6 +1,6 @@
 //! A cron that the planner keeps an eye on: when its next slot lies.
 
-use common::application::CronKey;
+use common::application::{CronKey, Overlap};
 use common::cron::{Schedule, Zone};
 use common::id::ApplicationId;
 use common::time::Timestamp;
@@ -30,6 +30,8 @@ pub(super) struct Tracked {
     pub(super) cron: CronKey,
     /// Under which time it is queued, or due.
     pub(super) alarm: Timestamp,
+    /// True when its next run ends the one before, and so needs no room.
+    pub(super) replaces: bool,
     schedule: Schedule,
     zone: Zone,
     /// The last slots that were asked for: after when, and which.
@@ -56,6 +58,7 @@ impl Tracked {
                     application: application.id,
                     cron,
                     alarm: Timestamp(0),
+                    replaces: spec.overlap == Overlap::Replace,
                     schedule: spec.runspec.clone(),
                     zone: spec.timezone.clone(),
                     known: [(Timestamp(u64::MAX), None); 2],

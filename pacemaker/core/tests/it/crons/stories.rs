@@ -492,6 +492,135 @@ fn application_has_only_so_many_requests_under_way() {
 }
 
 #[test]
+fn slots_that_wait_for_room_are_run_when_there_is_some() {
+    let mut world = CronWorld::new(1);
+    let crons = (0..100).map(|number| cron(&format!("c{number:02}"), "0 * * * *"));
+    world.deploy(&with_crons("many", crons.collect()));
+    world.takes = (60 * SECOND, 60 * SECOND);
+
+    world.run_for(HOUR + 2 * MINUTE);
+
+    assert_eq!(world.calls.len(), 100);
+    assert_eq!(world.first_attempts().len(), 100);
+}
+
+#[test]
+fn slot_that_has_no_room_until_the_next_comes_is_skipped_and_says_so() {
+    let mut world = CronWorld::new(1);
+    let room = usize::try_from(CRON_RUNNING_PER_APPLICATION).unwrap();
+    let mut crons: Vec<_> = (0..room)
+        .map(|number| cron(&format!("c{number:02}"), "0 1 * * *"))
+        .collect();
+    crons.push(cron("tick", "0-4 1 * * *"));
+    let application = world.deploy(&with_crons("many", crons));
+    world.takes = (200 * SECOND, 200 * SECOND);
+
+    world.run_for(HOUR + 10 * MINUTE);
+
+    let first = START + HOUR - 30 * SECOND;
+    assert_eq!(world.called("tick"), [first + 3 * MINUTE]);
+    let runs = world.runs(application, "tick");
+    let phases: Vec<_> = runs.iter().map(|run| (run.phase, run.count)).collect();
+    assert_eq!(
+        phases,
+        [
+            (RunPhase::Skipped(SkipReason::NoRoom), 3),
+            (RunPhase::Succeeded, 1),
+            (RunPhase::Skipped(SkipReason::Overlap), 1)
+        ]
+    );
+    assert!(runs[0].words.contains("as many requests"), "{runs:?}");
+}
+
+#[test]
+fn run_that_is_replaced_makes_room_for_its_successor() {
+    let mut world = CronWorld::new(1);
+    let room = usize::try_from(CRON_RUNNING_PER_APPLICATION).unwrap();
+    let crons = (0..room).map(|number| {
+        let mut hung = cron(&format!("c{number:02}"), "*/2 * * * *");
+        hung.overlap = Overlap::Replace;
+        hung
+    });
+    world.deploy(&with_crons("hung", crons.collect()));
+    world.takes = (300 * SECOND, 300 * SECOND);
+
+    world.run_for(4 * MINUTE);
+
+    assert_eq!(world.calls.len(), 2 * room);
+    let on_time = |call: &super::world::Call| call.sent == call.scheduled;
+    assert!(world.calls.iter().all(on_time), "{:?}", world.calls);
+}
+
+#[test]
+fn application_leaves_room_for_others() {
+    let mut world = CronWorld::new(1);
+    let crons = (0..20).map(|number| cron(&format!("c{number:02}"), "0 * * * *"));
+    world.deploy(&with_crons("many", crons.collect()));
+    world.deploy(&with_crons("other", vec![cron("tick", "2 * * * *")]));
+    world.takes = (299 * SECOND, 299 * SECOND);
+    world.limit(10);
+
+    world.run_for(HOUR + 2 * MINUTE);
+
+    // That is once before the others begin, and once beside them.
+    assert_eq!(world.called("tick").len(), 2);
+    assert_eq!(world.calls.len(), 2 + 5);
+}
+
+#[test]
+fn cron_that_overlaps_itself_too_often_is_skipped_in_its_own_words() {
+    let mut world = CronWorld::new(1);
+    let mut slow = cron("slow", "* * * * *");
+    slow.overlap = Overlap::Allow;
+    slow.timeout = Span::seconds(2 * 3600);
+    let application = world.deploy(&with_crons("hello", vec![slow]));
+    world.takes = (2 * HOUR, 2 * HOUR);
+
+    world.run_for(HOUR + 10 * MINUTE);
+
+    let runs = world.runs(application, "slow");
+    let newest = runs.last().unwrap();
+    assert_eq!(newest.phase, RunPhase::Skipped(SkipReason::TooMany));
+    assert!(newest.words.contains("64 runs of it"), "{newest:?}");
+}
+
+#[test]
+fn retry_that_nobody_began_in_time_is_not_made() {
+    let mut world = CronWorld::new(1);
+    let mut tick = cron("tick", "0 * * * *");
+    tick.retries = 10;
+    let application = world.deploy(&with_crons("hello", vec![tick]));
+    world.failures = 1;
+    world.run_for(HOUR - 20 * SECOND);
+    let made = world.calls.len();
+
+    world.sleep_for(72 * HOUR - MINUTE);
+    world.kill_leader();
+    world.run_for(SECOND);
+
+    assert_eq!(world.calls.len(), made);
+    let run = &world.runs(application, "tick")[0];
+    assert_eq!(run.phase, RunPhase::Failed);
+    assert!(run.words.contains("not tried again"), "{run:?}");
+}
+
+#[test]
+fn run_that_was_asked_for_and_that_nobody_began_in_time_is_not_made() {
+    let mut world = CronWorld::new(1);
+    let application = world.deploy(&with_crons("hello", vec![cron("tick", "@yearly")]));
+    world.start_run(application, "tick").unwrap();
+
+    world.sleep_for(72 * HOUR);
+    world.kill_leader();
+    world.run_for(SECOND);
+
+    assert_eq!(world.calls.len(), 0);
+    let run = &world.runs(application, "tick")[0];
+    assert_eq!(run.phase, RunPhase::Failed);
+    assert!(run.words.contains("not run"), "{run:?}");
+}
+
+#[test]
 fn lost_request_keeps_the_next_run_away_until_it_cannot_go_on() {
     let mut world = CronWorld::new(1);
     let application = world.deploy(&with_crons("hello", vec![cron("tick", "* * * * *")]));

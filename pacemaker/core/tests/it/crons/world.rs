@@ -432,6 +432,11 @@ impl CronWorld {
         self.gone.remove(&node);
     }
 
+    /// The leader may have so many requests under way.
+    pub(crate) fn limit(&mut self, requests: u64) {
+        self.planner.limit(requests);
+    }
+
     pub(crate) fn step_clock(&mut self, milliseconds: i64) {
         self.offset += milliseconds;
     }
