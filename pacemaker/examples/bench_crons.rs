@@ -53,7 +53,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A stampede ends when nothing has come for so long.
 const QUIET: Duration = Duration::from_secs(5);
 /// Time to deploy one cron of the stampede, with much to spare.
-const MILLISECONDS_EACH: u64 = 3;
+const MILLISECONDS_EACH: u64 = 1;
 const MINUTE: u64 = 60_000;
 
 fn main() -> Fallible<()> {
