@@ -72,6 +72,12 @@ impl Zone {
         &self.name
     }
 
+    /// False for a zone that another release accepted and this one does not know.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.time_zone.is_some()
+    }
+
     /// The names of all zones.
     pub fn names() -> impl Iterator<Item = String> {
         let names: Vec<String> = TimeZoneDatabase::bundled()

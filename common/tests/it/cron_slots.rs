@@ -434,6 +434,7 @@ fn schedules_and_zones_are_kept_as_their_text() {
     // A zone that only a newer release knows is kept, and nothing is due in it here.
     let newer: Zone = serde_json::from_str("\"Mars/Olympus\"").unwrap();
     assert_eq!(newer.as_str(), "Mars/Olympus");
+    assert!(!newer.is_known() && Zone::utc().is_known());
     assert_eq!(schedule.next_after(Timestamp(0), &newer), None);
 }
 

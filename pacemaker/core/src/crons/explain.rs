@@ -1,5 +1,8 @@
 //! What there is to say of an application's crons in `pm why`.
 
+use common::application::CronKey;
+
+use super::calls::cron_spec;
 use crate::state::State;
 use crate::state::crons::{CronRecord, RunPhase};
 use crate::state::records::Application;
@@ -15,7 +18,8 @@ impl State {
             .iter()
             .filter(|(_, record)| record.policy.is_some())
             .filter_map(|(key, record)| {
-                let trouble = self.trouble_of(record)?;
+                let unread = || unread(application, key);
+                let trouble = self.trouble_of(record).or_else(unread)?;
                 Some(format!("cron `{key}` {trouble}"))
             })
             .collect();
@@ -62,4 +66,18 @@ impl State {
             | RunPhase::Replaced => None,
         }
     }
+}
+
+/// Of a cron whose times this release cannot read, so that it is never due.
+fn unread(application: &Application, key: &CronKey) -> Option<String> {
+    let number = application.crons_version.or(application.current)?;
+    let spec = cron_spec(application.versions.get(&number)?, key)?;
+    let what = match (spec.runspec.is_known(), spec.timezone.is_known()) {
+        (true, true) => return None,
+        (false, _) => format!("expression `{}`", spec.runspec),
+        (true, false) => format!("time zone `{}`", spec.timezone),
+    };
+    Some(format!(
+        "is never due: this release does not know its {what}; deploy it with another"
+    ))
 }

@@ -3,5 +3,6 @@
 mod clocks;
 mod properties;
 mod stories;
+mod unread;
 pub(crate) mod world;
 mod year;
