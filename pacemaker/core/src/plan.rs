@@ -360,8 +360,13 @@ impl<'a> Wishes<'a> {
             return Release::Waits;
         }
         let limit = self.state.settings().drain_limit;
+        let has_cron = self.state.may_serve_cron(instance);
+        if has_cron && self.state.is_retired(instance) {
+            // It ends by its timeout, and no other follows.
+            return Release::Waits;
+        }
         match instance.draining_since {
-            _ if self.is_drained(instance.id) => Release::Free,
+            _ if !has_cron && self.is_drained(instance.id) => Release::Free,
             None => Release::BeginsToDrain,
             Some(since) if self.now >= since.after(limit) => Release::Free,
             Some(_) => Release::Waits,

@@ -8,9 +8,11 @@ use common::instance::InstanceState;
 use common::secret::Secret;
 use common::time::{Span, Timestamp};
 
+use crate::apply::is_busy_with;
 use crate::command::CronGrant;
 use crate::state::State;
-use crate::state::records::{Application, Exposure, Version};
+use crate::state::crons::RunPhase;
+use crate::state::records::{Application, Exposure, Instance, Version};
 
 /// An instance that can be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,6 +90,37 @@ impl State {
                 })
             })
             .collect()
+    }
+
+    /// True when a request of a cron may be going on at an instance: which one was called is known
+    /// only once it has ended.
+    pub(crate) fn may_serve_cron(&self, instance: &Instance) -> bool {
+        if instance.seen.state != InstanceState::Running
+            || !self.cron_index.running.contains_key(&instance.application)
+        {
+            return false;
+        }
+        let application = self.applications.get(&instance.application);
+        let crons = application.into_iter().flat_map(|one| &one.crons);
+        crons
+            .filter(|(key, _)| key.instance_type == instance.instance_type)
+            .flat_map(|(_, record)| &record.live)
+            .filter_map(|run| self.cron_runs.get(run))
+            .any(|run| run.phase == RunPhase::Running && run.version == instance.version)
+    }
+
+    /// True when an instance is to stop only because another version has taken over: nobody waits
+    /// for that.
+    pub(crate) fn is_retired(&self, instance: &Instance) -> bool {
+        let Some(application) = self.applications.get(&instance.application) else {
+            return false;
+        };
+        let is_left = self
+            .brief(instance.node)
+            .is_none_or(|node| node.is_draining);
+        application.current != Some(instance.version)
+            && !is_left
+            && !is_busy_with(self, application, instance.version)
     }
 
     /// The request of an attempt that was granted to `runner`; none when it is not under way any

@@ -1,11 +1,15 @@
 //! From one version to the next and back, warm, exclusive, acknowledged.
 
 use common::api::VersionState;
+use common::id::{NodeId, RunId};
 use common::instance::InstanceState;
 use common::job::{JobState, StepName};
 use common::time::Span;
-use pacemaker_core::command::{Command, RejectionCode};
+use pacemaker_core::command::{
+    Command, CronDecision, CronReport, CronResult, Outcome, RejectionCode, VersionTarget,
+};
 
+use crate::crons::world::cron;
 use crate::generators::{exclusive_type, instance_type, version_spec};
 use crate::world::{Behaviour, SETTINGS, World};
 
@@ -32,6 +36,85 @@ fn second_version_takes_over_and_the_first_stays_warm_for_the_watch_window() {
                 instance.version != first.version || instance.seen.state == InstanceState::Stopped
             })
     });
+}
+
+/// An instance that has a long request of a cron is left alone until it has ended, or its time is over.
+#[test]
+fn retired_version_is_stopped_only_when_its_cron_has_ended() {
+    let (mut world, first, run) = world_with_a_cron_under_way();
+    world.deploy_well(&hello(1));
+
+    world.run_for(SETTINGS.watch_window.0 + 3 * SETTINGS.drain_limit.0);
+
+    let is_stopped = |world: &World| {
+        let mut instances = world.state.instances().values();
+        instances.all(|instance| {
+            instance.version != first.version || instance.seen.state == InstanceState::Stopped
+        })
+    };
+    assert_eq!(state_of(&world, first), VersionState::Ready);
+    assert!(!is_stopped(&world));
+    let report = CronReport {
+        run,
+        attempt: 1,
+        instance: None,
+        status: Some(200),
+        ended: world.now,
+        duration: Span::seconds(9),
+        result: CronResult::Succeeded,
+        words: String::new(),
+    };
+    let command = Command::ReportCronRuns {
+        runner: NodeId(9),
+        reports: vec![report],
+    };
+    world.apply(&command).unwrap();
+    world.eventually("the first version stops", 10_000, is_stopped);
+}
+
+#[test]
+fn node_that_is_drained_waits_for_a_cron_only_so_long() {
+    let (mut world, target, _) = world_with_a_cron_under_way();
+    let instances = world.state.instances().values();
+    let node = instances.map(|instance| instance.node).next().unwrap();
+    let old: Vec<_> = world.state.instances().keys().copied().collect();
+
+    world.apply(&Command::DrainNode { node }).unwrap();
+
+    let is_running = |world: &World| {
+        let instance = world.state.instances().get(&old[0]);
+        instance.is_some_and(|instance| instance.seen.state == InstanceState::Running)
+    };
+    world.eventually("it drains", 10_000, |world| {
+        let instance = &world.state.instances()[&old[0]];
+        instance.draining_since.is_some()
+    });
+    world.run_for(SETTINGS.drain_limit.0 / 2);
+    assert!(is_running(&world));
+    world.eventually("it stops", 10_000, |world| !is_running(world));
+    assert_eq!(current(&world, target.application), Some(target.version));
+}
+
+fn world_with_a_cron_under_way() -> (World, VersionTarget, RunId) {
+    let mut world = World::new(2, 2);
+    let mut web = instance_type("web", 1);
+    web.crons = vec![cron("long", "@yearly")];
+    let first = world.deploy_well(&version_spec("hello", vec![web]));
+    let started = world.apply(&Command::StartCronRun {
+        application: first.application,
+        cron: "web/long".parse().unwrap(),
+    });
+    let Ok(Outcome::CronRun(run)) = started else {
+        panic!("a run, not {started:?}");
+    };
+    world
+        .apply(&Command::DecideCrons {
+            runner: NodeId(9),
+            at: world.now,
+            decisions: vec![CronDecision::Claim { run }],
+        })
+        .unwrap();
+    (world, first, run)
 }
 
 #[test]
