@@ -239,6 +239,7 @@ impl Transition<'_> {
             return None;
         }
         record.considered = last;
+        record.is_unseen = false;
         Some(())
     }
 
@@ -300,9 +301,10 @@ impl Transition<'_> {
             return None;
         }
         let slack = to.after(CRON_CLOCK_SLACK);
-        if record.considered > slack {
+        if record.is_ahead_of(to) {
             record.considered = to;
         }
+        record.is_unseen = false;
         let timeout = record.policy.map(|policy| policy.timeout);
         let farthest = slack.after(timeout.unwrap_or_default());
         record.lost_until = record.lost_until.filter(|until| *until <= farthest);

@@ -3,7 +3,7 @@
 use common::time::Timestamp;
 
 use crate::state::crons::CronRecord;
-use crate::state::limits::{CRON_CLOCK_SLACK, CRON_MISSED_COUNTED};
+use crate::state::limits::CRON_MISSED_COUNTED;
 
 /// The first distance at which the newest of very many slots is looked for, doubled until one is
 /// found: no slots lie nearer together.
@@ -50,11 +50,10 @@ pub(super) fn next_open(
     wall: Timestamp,
     next: impl FnMut(Timestamp) -> Option<Timestamp>,
 ) -> Option<Timestamp> {
-    let is_sound = record.considered <= wall.after(CRON_CLOCK_SLACK);
-    let after = if is_sound {
-        wall.max(record.considered)
-    } else {
+    let after = if record.is_ahead_of(wall) {
         wall
+    } else {
+        wall.max(record.considered)
     };
     next_unfired(record, after, next)
 }

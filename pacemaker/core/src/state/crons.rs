@@ -30,6 +30,9 @@ pub struct CronRecord {
     pub suspended: bool,
     /// The slots up to here are decided. It goes back when the wall clock is set back.
     pub considered: Timestamp,
+    /// True while that is the log's time and not a leader's wall clock, which may be behind it.
+    #[serde(default)]
+    pub is_unseen: bool,
     /// The slots that were fired, from the first to the last of each span, ascending: none in a
     /// span is ever fired again.
     pub fired: Vec<SlotSpan>,
@@ -80,10 +83,21 @@ impl CronRecord {
     /// A cron whose first slot is the first after `now`.
     #[must_use]
     pub fn from_now(now: Timestamp) -> Self {
-        Self {
-            considered: now,
-            ..Self::default()
-        }
+        let mut record = Self::default();
+        record.begin(now);
+        record
+    }
+
+    /// Its next slot is the first from now on, by the log's time until a leader has seen it.
+    pub(crate) fn begin(&mut self, now: Timestamp) {
+        self.considered = now;
+        self.is_unseen = true;
+    }
+
+    /// True when its slots are decided up to a time that the wall clock has not come near to.
+    #[must_use]
+    pub fn is_ahead_of(&self, wall: Timestamp) -> bool {
+        self.considered > wall.after(CRON_CLOCK_SLACK) || self.is_unseen && self.considered > wall
     }
 
     /// The last slot of the span of fired ones that this slot is in.
@@ -118,6 +132,7 @@ impl CronRecord {
             ),
         }
         self.considered = slot;
+        self.is_unseen = false;
         while self.fired.len() > CRON_FIRED_SPANS {
             self.join_nearest();
         }

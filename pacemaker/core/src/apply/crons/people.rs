@@ -104,7 +104,7 @@ impl Transition<'_> {
             && record.suspended
         {
             record.suspended = false;
-            record.considered = now;
+            record.begin(now);
         }
         self.touch_crons(id);
         Ok(Outcome::Done)

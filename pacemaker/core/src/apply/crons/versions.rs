@@ -64,7 +64,7 @@ impl Transition<'_> {
                     CronRecord::from_now(now)
                 });
                 if !goes_on {
-                    record.considered = now;
+                    record.begin(now);
                 }
                 record.policy = Some(policy);
             }

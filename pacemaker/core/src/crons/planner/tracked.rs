@@ -8,7 +8,6 @@ use common::time::Timestamp;
 use crate::crons::slots::{Due, due, next_unfired};
 use crate::state::State;
 use crate::state::crons::{CronPolicy, CronRecord};
-use crate::state::limits::CRON_CLOCK_SLACK;
 use crate::state::records::Application;
 
 /// What a look at a cron says.
@@ -85,7 +84,7 @@ impl Tracked {
         else {
             return Verdict::Gone;
         };
-        if record.considered > wall.after(CRON_CLOCK_SLACK) {
+        if record.is_ahead_of(wall) {
             return Verdict::Ahead(record.considered);
         }
         let Some(first) = next_unfired(record, record.considered, |after| self.next(after)) else {

@@ -338,6 +338,28 @@ fn suspended_cron_runs_only_when_it_is_asked_to_and_goes_on_from_the_next_slot()
 }
 
 #[test]
+fn first_slot_is_not_lost_where_the_log_is_ahead_of_the_wall_clock() {
+    let mut world = CronWorld::new(1);
+    // The clock was 50 s ahead when the log was written last, and was corrected.
+    world.step_clock(50_000);
+    world.upload_again();
+    world.step_clock(-50_000);
+    let application = world.deploy(&with_crons("hello", vec![cron("tick", "* * * * *")]));
+    let first = START + 30 * SECOND;
+
+    world.run_for(40 * SECOND);
+
+    assert_eq!(world.called("tick"), [first]);
+    world.suspend(application, "tick");
+    world.step_clock(50_000);
+    world.upload_again();
+    world.step_clock(-50_000);
+    world.resume(application, "tick");
+    world.run_for(MINUTE);
+    assert_eq!(world.called("tick"), [first, first + MINUTE]);
+}
+
+#[test]
 fn suspended_cron_is_not_tried_again() {
     let mut world = CronWorld::new(1);
     let mut tick = cron("tick", "0 * * * *");

@@ -437,6 +437,14 @@ impl CronWorld {
         self.planner.limit(requests);
     }
 
+    /// Something that has nothing to do with crons is written to the log.
+    pub(crate) fn upload_again(&mut self) {
+        self.apply(&Command::CommitPackage {
+            package: package("source"),
+        })
+        .unwrap();
+    }
+
     pub(crate) fn step_clock(&mut self, milliseconds: i64) {
         self.offset += milliseconds;
     }
