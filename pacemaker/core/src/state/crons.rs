@@ -168,6 +168,14 @@ impl CronRecord {
         }
     }
 
+    /// True while nothing may begin because the request of a lost run may go on.
+    pub(crate) fn waits_for_lost(&self, wall: Timestamp) -> bool {
+        let policy = self
+            .policy
+            .filter(|policy| policy.overlap != Overlap::Allow);
+        policy.is_some_and(|policy| self.may_still_go_on(wall, policy))
+    }
+
     /// True while the request of a lost run may go on. A time that lies further ahead than a
     /// timeout was stamped by a clock that has been set back since, and says nothing.
     fn may_still_go_on(&self, wall: Timestamp, policy: CronPolicy) -> bool {

@@ -95,7 +95,9 @@ impl State {
         };
         let is_free = record.policy.is_some_and(|policy| match policy.overlap {
             Overlap::Allow => true,
-            Overlap::Forbid | Overlap::Replace => !self.has_running(record),
+            Overlap::Forbid | Overlap::Replace => {
+                !self.has_running(record) && !record.waits_for_lost(at)
+            }
         });
         is_due && is_free && self.has_cron_room(run.application, 0)
     }

@@ -696,6 +696,27 @@ fn lost_request_is_not_replaced_while_it_may_go_on() {
 }
 
 #[test]
+fn run_that_is_asked_for_waits_for_a_lost_request_also_where_the_log_is_ahead() {
+    let mut world = CronWorld::new(1);
+    let application = world.deploy(&with_crons("hello", vec![cron("tick", "0 * * * *")]));
+    world.takes = (299 * SECOND, 299 * SECOND);
+    world.run_for(HOUR - 20 * SECOND);
+    world.kill_leader();
+    world.run_for(SECOND);
+    world.step_clock(10 * 60_000);
+    world.upload_again();
+    world.step_clock(-10 * 60_000);
+
+    world.start_run(application, "tick").unwrap();
+    world.run_for(10 * MINUTE);
+
+    let [first, second] = &world.calls[..] else {
+        panic!("{:?}", world.calls);
+    };
+    assert!(first.ends <= second.sent, "{:?}", world.calls);
+}
+
+#[test]
 fn request_that_was_sent_late_and_lost_is_waited_for_from_when_it_was_sent() {
     let mut world = CronWorld::new(1);
     let mut tick = cron("tick", "0 * * * *");
