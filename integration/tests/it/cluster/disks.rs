@@ -10,7 +10,7 @@ use integration::{History, NamespaceCluster, Writing, eventually};
 use tokio::time::Instant;
 
 use super::pacemakers::clients;
-use super::{PACEMAKERS, lasts};
+use super::{CHANGES_MAX, PACEMAKERS, lasts};
 
 /// A young log, a snapshot, and the reserve that a pacemaker keeps.
 const MEBIBYTES: u64 = 96;
@@ -189,7 +189,9 @@ async fn e3_a_follower_whose_disk_stalls_slows_nobody() -> Result<()> {
         "median {before:?} before, {during:?} beside a stalled disk, {slowly:?} beside a slow one"
     );
     ensure!(during <= UNDISTURBED && slowly <= UNDISTURBED);
-    ensure!(cluster.leader().await? == leader && cluster.term(leader).await? == term);
+    let leads = cluster.leader().await?;
+    let changes = cluster.term(leads).await?.saturating_sub(term);
+    ensure!(changes <= CHANGES_MAX, "{changes} terms went by");
     cluster.has_caught_up(slow).await?;
     record.check(&all).await?;
     cluster.all_agents_run()?;

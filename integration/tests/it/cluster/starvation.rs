@@ -6,14 +6,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use integration::{NamespaceCluster, eventually};
 
-use super::{THREE, lasts, places, servers};
+use super::{CHANGES_MAX, THREE, lasts, places, servers};
 
 /// How long the machine is starved.
 const STARVED: Duration = Duration::from_secs(12);
-
-/// None is the goal. A build without optimisation needs several times the processor, and shares it
-/// with the tests that run beside.
-const CHANGES_MAX: u64 = if cfg!(debug_assertions) { 1 } else { 0 };
 
 /// Busy loops, two for each core; they end when this is dropped.
 struct Loops(Vec<Child>);
