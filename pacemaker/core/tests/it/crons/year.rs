@@ -29,15 +29,15 @@ struct Ledger {
     missed: Vec<(Timestamp, Timestamp)>,
 }
 
-/// Of 500: 1 hourly, 25 daily, 150 weekly, 224 monthly, 100 yearly, at quarters of an hour.
+/// Of 1,000: 1 hourly, 20 daily, 200 weekly, 579 monthly, 200 yearly, at quarters of an hour.
 fn spec(number: usize, random: &mut Random) -> CronSpec {
     let minute = 15 * random.below(4);
     let hour = random.below(24);
-    let runspec = match number % 500 {
+    let runspec = match number % 1_000 {
         0 => format!("{minute} * * * *"),
-        1..=25 => format!("{minute} {hour} * * *"),
-        26..=175 => format!("{minute} {hour} * * {}", random.below(7)),
-        176..=399 => format!("{minute} {hour} {} * *", random.between(1, 31)),
+        1..=20 => format!("{minute} {hour} * * *"),
+        21..=220 => format!("{minute} {hour} * * {}", random.below(7)),
+        221..=799 => format!("{minute} {hour} {} * *", random.between(1, 31)),
         _ => format!(
             "{minute} {hour} {} {} *",
             random.between(1, 28),
@@ -238,7 +238,7 @@ fn ten_thousand_crons_for_a_year_fire_each_slot_once_or_say_why_not() {
         simulated - deployed,
         elapsed() - simulated
     );
-    assert!(fired > 400_000 && others < fired / 50, "{fired} {others}");
+    assert!(fired > 250_000 && others < fired / 50, "{fired} {others}");
 }
 
 impl Year {
