@@ -396,7 +396,16 @@ fn unfired(decisions: &[CronDecision]) -> [(&'static str, u64); 2] {
     for decision in decisions {
         match decision {
             CronDecision::Skip { .. } => skipped += 1,
-            CronDecision::Miss { count, .. } => missed += count,
+            CronDecision::Miss {
+                count, had_no_room, ..
+            } => {
+                let counted = if *had_no_room {
+                    &mut skipped
+                } else {
+                    &mut missed
+                };
+                *counted += count;
+            }
             CronDecision::Fire { .. }
             | CronDecision::Claim { .. }
             | CronDecision::Lose { .. }
