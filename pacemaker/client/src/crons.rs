@@ -39,7 +39,9 @@ impl Client {
             query.push(("before", before.to_string()));
         }
         let path = of_application(paths::APPLICATION_CRON_RUNS, application);
-        self.transport.get("list the cron runs", &path, &query).await
+        self.transport
+            .get("list the cron runs", &path, &query)
+            .await
     }
 
     /// One run.
@@ -94,7 +96,13 @@ impl Client {
     ) -> Result<(), Error> {
         let path = of_application(paths::CRON_SUSPEND, application);
         self.transport
-            .change("suspend the cron", Method::POST, &path, &named(cron), Some(key))
+            .change(
+                "suspend the cron",
+                Method::POST,
+                &path,
+                &named(cron),
+                Some(key),
+            )
             .await
             .map(|_| ())
     }
@@ -111,7 +119,13 @@ impl Client {
     ) -> Result<(), Error> {
         let path = of_application(paths::CRON_RESUME, application);
         self.transport
-            .change("resume the cron", Method::POST, &path, &named(cron), Some(key))
+            .change(
+                "resume the cron",
+                Method::POST,
+                &path,
+                &named(cron),
+                Some(key),
+            )
             .await
             .map(|_| ())
     }

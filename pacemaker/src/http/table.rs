@@ -6,8 +6,9 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, delete, get, head, post, put};
 use common::api::{
     ApplicationView, CertificateAnswer, CertificateRequest, ClusterStatus, ClusterView,
-    CreateJoinToken, CreateWorkspace, CronRequest, CronRunView, CronView, DeployRequest, Explanation, JobStarted, JobView, JoinAnswer,
-    JoinRequest, JoinTokenCreated, NodeRegistered, NodeView, ScaleRequest, paths,
+    CreateJoinToken, CreateWorkspace, CronRequest, CronRunView, CronView, DeployRequest,
+    Explanation, JobStarted, JobView, JoinAnswer, JoinRequest, JoinTokenCreated, NodeRegistered,
+    NodeView, ScaleRequest, paths,
 };
 use common::assignment::{Assignment, Report};
 use common::job::Job;
@@ -19,8 +20,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use crate::http::authentication::{Access, Patience};
 use crate::http::nodes::administration;
 use crate::http::{
-    Api, applications, certificates, cluster, crons, deployments, jobs, join, nodes, openapi, packages,
-    peer, reports, routes, tokens, why, workspaces,
+    Api, applications, certificates, cluster, crons, deployments, jobs, join, nodes, openapi,
+    packages, peer, reports, routes, tokens, why, workspaces,
 };
 use crate::peers::{REPLICA_CRON_LOG, REPLICA_JOB_LOG, REPLICA_PACKAGE, REPLICA_PACKAGES};
 
