@@ -115,6 +115,13 @@ impl Gate {
             Access::Peer => return self.check_peer(identity),
             Access::Renewal | Access::Node | Access::Roles(_) | Access::Administrator => {}
         }
+        // Its state stands still: what it says would be ever older, and the others know better.
+        if self.api.proposer.is_removed() {
+            return Err(Failure::unavailable(
+                "member_removed",
+                "This pacemaker was taken out of the cluster; ask another.",
+            ));
+        }
         if !self.api.is_ready() {
             return Err(Failure::unavailable(
                 "not_ready",
