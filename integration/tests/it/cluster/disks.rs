@@ -269,6 +269,14 @@ async fn e4_a_full_disk_of_a_follower_or_of_the_leader_is_well_when_there_is_roo
     })
     .await?;
     cluster.empty_disk(leader)?;
+    eventually("changes are taken again", || async {
+        let taken = cluster
+            .pm(&["workspace", "create", "one-more"])
+            .await
+            .ok()?;
+        (taken.code == Some(0)).then_some(())
+    })
+    .await?;
     let second = History::start(&all, &Writing::burst("second", WRITES_OF_A_ROUND));
     second.done().await?;
     second.stop().await.check(&all).await?;
