@@ -293,7 +293,8 @@ async fn operations(pacemaker: &Pacemaker) -> Vec<(Method, String)> {
             .replace("{version}", "1")
             .replace("{instance}", "1")
             .replace("{node}", "1")
-            .replace("{job}", "1");
+            .replace("{job}", "1")
+            .replace("{run}", "1");
         for method in methods.as_object().unwrap().keys() {
             let method = method.to_ascii_uppercase().parse().unwrap();
             operations.push((method, path.clone()));
