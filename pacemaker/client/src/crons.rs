@@ -95,16 +95,7 @@ impl Client {
         key: &str,
     ) -> Result<(), Error> {
         let path = of_application(paths::CRON_SUSPEND, application);
-        self.transport
-            .change(
-                "suspend the cron",
-                Method::POST,
-                &path,
-                &named(cron),
-                Some(key),
-            )
-            .await
-            .map(|_| ())
+        self.tell_cron("suspend the cron", &path, cron, key).await
     }
 
     /// Gives a cron its slots again, from the next on.
@@ -118,14 +109,18 @@ impl Client {
         key: &str,
     ) -> Result<(), Error> {
         let path = of_application(paths::CRON_RESUME, application);
+        self.tell_cron("resume the cron", &path, cron, key).await
+    }
+
+    async fn tell_cron(
+        &self,
+        what: &'static str,
+        path: &str,
+        cron: &str,
+        key: &str,
+    ) -> Result<(), Error> {
         self.transport
-            .change(
-                "resume the cron",
-                Method::POST,
-                &path,
-                &named(cron),
-                Some(key),
-            )
+            .change(what, Method::POST, path, &named(cron), Some(key))
             .await
             .map(|_| ())
     }
