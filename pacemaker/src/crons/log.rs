@@ -8,13 +8,14 @@
 use std::fs;
 use std::io::{self, Read as _, Seek as _};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::SystemTime;
 
 use common::id::RunId;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::oneshot;
 
 /// How much of a body is kept, bytes.
 pub(crate) const BODY_KEPT_BYTES: u64 = 1024 * 1024;
@@ -32,15 +33,41 @@ pub(crate) struct CronLogs {
     directory: PathBuf,
     /// What all take, about; counted anew by each sweep.
     size: Arc<AtomicU64>,
+    /// To the one thread that writes them: a thread for each of a thousand that end in the same
+    /// moment would take the processors from those whose requests are still to be sent.
+    whole: mpsc::Sender<WholeLog>,
+}
+
+/// A log that is written at once.
+#[derive(Debug)]
+struct WholeLog {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    written: oneshot::Sender<io::Result<()>>,
+}
+
+/// Writes logs until the last [`CronLogs`] is gone.
+fn write_logs(waiting: &mpsc::Receiver<WholeLog>) {
+    for log in waiting {
+        let result = fs::write(log.path, log.bytes);
+        if let Err(Err(error)) = log.written.send(result) {
+            tracing::debug!(%error, "a log that nobody waits for was not written");
+        }
+    }
 }
 
 impl CronLogs {
-    /// Makes the directory. Blocks.
+    /// Makes the directory, and the thread that writes into it. Blocks.
     pub(crate) fn open(directory: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&directory)?;
+        let (whole, waiting) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("cron-logs".to_owned())
+            .spawn(move || write_logs(&waiting))?;
         let logs = Self {
             directory,
             size: Arc::default(),
+            whole,
         };
         let size = logs.list()?.iter().map(|log| log.size).sum();
         logs.size.store(size, Ordering::Relaxed);
@@ -187,10 +214,15 @@ impl LogWriter {
             return Ok(());
         }
         self.take_room()?;
-        let (path, held) = (self.logs.path(self.run), std::mem::take(&mut self.held));
-        tokio::task::spawn_blocking(move || fs::write(path, held))
-            .await
-            .map_err(io::Error::other)?
+        let (written, is_written) = oneshot::channel();
+        let log = WholeLog {
+            path: self.logs.path(self.run),
+            bytes: std::mem::take(&mut self.held),
+            written,
+        };
+        // The thread lives as long as this does, and an answer that does not come is an error.
+        self.logs.whole.send(log).map_err(io::Error::other)?;
+        is_written.await.map_err(io::Error::other)?
     }
 
     fn take_room(&self) -> io::Result<()> {

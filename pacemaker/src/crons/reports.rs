@@ -18,6 +18,10 @@ use crate::raft::Proposer;
 
 /// Reports of one entry of the log.
 const REPORTS_MAX: usize = 512;
+/// How long the first report of several waits for the others: an entry of the log costs much more
+/// than a report in it, and while requests are being sent it takes their processors. Nobody waits for
+/// an outcome to be recorded but the next slot, which is seconds away.
+const GATHER: Duration = Duration::from_millis(20);
 /// The pause after a report that nobody took.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// How long a pacemaker that stops tries to tell what it still knows. What it does not get told, it
@@ -89,6 +93,7 @@ pub(super) async fn tell(
     let telling = async {
         let mut batch = Vec::new();
         while reports.recv_many(&mut batch, REPORTS_MAX).await > 0 {
+            gather(&mut reports, &mut batch).await;
             let told: Vec<_> = batch
                 .iter()
                 .map(|report| (report.run, report.attempt))
@@ -100,6 +105,18 @@ pub(super) async fn tell(
     tokio::select! {
         () = telling => {}
         () = past(shutdown) => tracing::warn!("the outcome of a cron run was not told in time"),
+    }
+}
+
+/// Adds to a batch what comes within [`GATHER`], as far as an entry takes it.
+async fn gather(reports: &mut mpsc::Receiver<CronReport>, batch: &mut Vec<CronReport>) {
+    let deadline = Instant::now() + GATHER;
+    while batch.len() < REPORTS_MAX {
+        let room = REPORTS_MAX - batch.len();
+        match tokio::time::timeout_at(deadline, reports.recv_many(batch, room)).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
     }
 }
 
