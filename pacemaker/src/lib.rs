@@ -1,7 +1,7 @@
 //! The pacemaker: the IO shell around [`pacemaker_core`], which decides everything.
 //!
 //! ```text
-//!            HTTP ──► Proposer ──► Raft log (redb) ──► apply ──► Replica ──► watches (HTTP)
+//!            HTTP ──► Proposer ──► Raft log (journal) ──► apply ──► Replica ──► watches (HTTP)
 //!             │                                                    │
 //!          reports ───────────────► leader's loop ◄────────────────┘
 //!                                        └── plan ──► Proposer
@@ -10,7 +10,7 @@
 //! | Task | Takes in | Gives out |
 //! |---|---|---|
 //! | Raft (openraft's own tasks) | proposals | applied entries in the replica |
-//! | `raft-log` thread | appends, votes, purges, in order | durable commits of `raft.redb` |
+//! | `raft-log` thread | appends, votes, purges, in order | flushed frames of `raft/` |
 //! | leader's loop (`leader`) | reports, changes, time | `Command::Act` proposals |
 //! | `CronLoop` (`crons`) | the state, the wall clock | records of what is due; requests to instances; what came of them |
 //! | housekeeping | time, changes, losses | packages that are complete, sound and needed; no job logs without a job |
@@ -21,7 +21,7 @@
 //! | HTTP (`http`) | requests | proposals, answers, packages and job logs on disk |
 //! | supervision ([`Running::finished`]) | shutdown, a failure of Raft | the role's end |
 //!
-//! The data directory holds `identity.json`, `raft.redb`, `snapshots/`, `packages/`, `job-logs/`
+//! The data directory holds `identity.json`, `raft/` (the log), `snapshots/`, `packages/`, `job-logs/`
 //! and `cron-logs/`. One process uses it at a time.
 //!
 //! A `Fatal` of Raft (a disk that fails, a panic in `apply`) ends the role: [`Running::finished`]

@@ -68,8 +68,10 @@ const ELECTION_MAX_MS: u64 = 300;
 const QUORUM_LOSS_SILENCE_MS: u64 = 2 * ELECTION_MAX_MS;
 /// Requests that may wait inside openraft; past it callers wait.
 const WAITING_REQUESTS: u64 = 4_096;
-/// The log's file in the data directory.
-const LOG_FILE: &str = "raft.redb";
+/// The log in the data directory.
+const LOG_DIRECTORY: &str = "raft";
+/// The log of earlier releases, which this one does not read.
+const LOG_OF_FORMAT_1: &str = "raft.redb";
 
 type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
@@ -189,7 +191,7 @@ fn config() -> Config {
 
 /// True when `directory` holds a log. Blocks.
 pub(crate) fn has_log(directory: &Path) -> bool {
-    directory.join(LOG_FILE).exists()
+    directory.join(LOG_DIRECTORY).exists() || directory.join(LOG_OF_FORMAT_1).exists()
 }
 
 fn open(
@@ -197,8 +199,7 @@ fn open(
     replica: Arc<Replica>,
     metrics: &Metrics,
 ) -> Result<(LogStore, StateMachine), OpenError> {
-    let log = LogStore::open(&directory.join(LOG_FILE), metrics)
-        .map_err(|error| OpenError::Log(error.into()))?;
+    let log = open_log(directory, metrics).map_err(|error| OpenError::Log(error.into()))?;
     let path = directory.join("snapshots");
     let snapshots = |source| OpenError::Snapshots {
         path: path.clone(),
@@ -215,6 +216,18 @@ fn open(
         });
     }
     Ok((log, machine))
+}
+
+fn open_log(directory: &Path, metrics: &Metrics) -> Result<LogStore, log_store::OpenError> {
+    let path = directory.join(LOG_DIRECTORY);
+    let old = directory.join(LOG_OF_FORMAT_1);
+    if !path.exists() && old.exists() {
+        return Err(log_store::OpenError::Format {
+            path: old,
+            found: "1".to_owned(),
+        });
+    }
+    LogStore::open(&path, metrics)
 }
 
 async fn initialize(raft: &Raft, member: u64, place: Place) -> Result<(), OpenError> {

@@ -1,13 +1,23 @@
 //! The durable log: entries and vote on disk before anyone is told so.
 //!
-//! One thread writes. It takes everything that waits in an ordered queue, puts it into one redb
-//! transaction, commits it durably once, and then tells everyone who waited: under load one disk
-//! flush carries many entries. What was appended is readable at once, from memory; the newest
+//! One thread writes. It takes everything that waits in an ordered queue, puts it into one frame of
+//! a journal ([`frame`]), flushes once, and then tells everyone who waited: under load one disk flush
+//! carries many entries. What was appended is readable at once, from memory; the newest
 //! [`TAIL_MAX_BYTES`] stay there. Votes and entries are never reordered, because there is one queue.
+//!
+//! The journal is a chain of segments ([`segments`]) that are made in advance. A segment says at its
+//! beginning what those before it said, so that the oldest goes when its entries are purged. It
+//! takes the place of a redb database, which wrote some eight blocks for each commit where this
+//! writes one or two: on the machine of the measurement a write that is alone took 0.96 ms with
+//! redb and takes 0.66 ms, and 64 at once came to 7,900 and come to 10,100 a second.
 //!
 //! Never does: decide anything, or answer before the disk has answered.
 
 mod disk;
+mod frame;
+mod journal;
+mod record;
+mod segments;
 mod tail;
 mod writer;
 
@@ -21,7 +31,8 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use tokio::sync::{mpsc, oneshot};
 
-use self::disk::Disk;
+use self::disk::{Disk, Opened};
+use self::journal::Lengths;
 use self::tail::Tail;
 use self::writer::Write;
 use crate::metrics::Metrics;
@@ -31,11 +42,19 @@ pub(crate) use self::disk::OpenError;
 #[cfg(test)]
 pub(crate) use self::writer::COMMITTED_EVERY;
 pub(crate) use self::writer::Writer;
+#[cfg(test)]
+pub(crate) use self::{journal::Lengths as SegmentLengths, segments::Segments};
 
 /// Writes that may wait for the disk; past it, openraft waits. Deeper than one transaction takes.
 const QUEUE_LENGTH: usize = 4096;
 /// Entries kept readable without the disk, as encoded; a snapshot comes long before this is full.
 const TAIL_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// The segments of the journal: the first holds some thousand entries, the others as many as there
+/// are between two snapshots.
+const LENGTHS: Lengths = Lengths {
+    first: 1024 * 1024,
+    others: 8 * 1024 * 1024,
+};
 /// Bytes of records that are kept with the newest entries for those to whom they are sent next.
 const RECORDS_MAX_BYTES: usize = 4 * 1024 * 1024;
 
@@ -48,11 +67,20 @@ pub(crate) struct LogStore {
 }
 
 impl LogStore {
-    /// Opens or creates the log in the file at `path`, and reads all of it.
+    /// Opens or creates the log in the directory at `path`, and reads all of it.
     ///
     /// Blocks. The thread ends when the last clone is gone.
     pub(crate) fn open(path: &Path, metrics: &Metrics) -> Result<Self, OpenError> {
-        let (store, writer) = Self::of(Disk::open(path)?, metrics);
+        Self::open_with(path, LENGTHS, metrics)
+    }
+
+    /// The same, with segments as long as that.
+    pub(crate) fn open_with(
+        path: &Path,
+        lengths: Lengths,
+        metrics: &Metrics,
+    ) -> Result<Self, OpenError> {
+        let (store, writer) = Self::of(disk::open(path, lengths)?, metrics);
         std::thread::Builder::new()
             .name("raft-log".to_owned())
             .spawn(move || writer.run())
@@ -66,18 +94,25 @@ impl LogStore {
     /// The log on a simulated machine's disk, whose writer is a task there and no thread.
     #[cfg(test)]
     pub(crate) fn simulated(
-        backend: impl redb::StorageBackend,
+        segments: impl Segments + 'static,
+        lengths: Lengths,
         metrics: &Metrics,
     ) -> Result<(Self, Writer), OpenError> {
-        Ok(Self::of(Disk::simulated(backend)?, metrics))
+        let path = Path::new("simulated");
+        let opened = disk::open_segments(path, Arc::new(segments), 0, lengths)?;
+        Ok(Self::of(opened, metrics))
     }
 
-    fn of((disk, tail): (Disk, Tail), metrics: &Metrics) -> (Self, Writer) {
-        let disk = Arc::new(disk);
+    fn of(opened: Opened, metrics: &Metrics) -> (Self, Writer) {
+        let Opened {
+            disk,
+            tail,
+            journal,
+        } = opened;
         let tail = Arc::new(Mutex::new(tail));
         let (queue, waiting) = mpsc::channel(QUEUE_LENGTH);
         let writer = Writer::new(
-            Arc::clone(&disk),
+            journal,
             Arc::clone(&tail),
             waiting,
             metrics.flush_seconds.clone(),

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use common::id::WorkspaceStub;
 use pacemaker_core::command::{ClusterSettings, Command};
 
-use super::log_store::{COMMITTED_EVERY, LogStore, OpenError};
+use super::log_store::{COMMITTED_EVERY, LogStore, OpenError, SegmentLengths};
 use super::snapshot_files::SnapshotFiles;
 use super::state_machine::StateMachine;
 use super::types::{Entry, LeaderId, LogId, TypeConfig, Vote};
@@ -74,8 +74,7 @@ async fn copy_made_while_writing_opens_without_the_unfinished_write() {
     let mut log = open(&directory).unwrap();
     append(&mut log, 0..5).await;
 
-    let copy = tempfile::tempdir().unwrap();
-    fs::copy(path(&directory), path(&copy)).unwrap();
+    let copy = copy_of(&directory);
 
     let mut copied = open(&copy).unwrap();
     assert_eq!(copied.try_get_log_entries(..).await.unwrap().len(), 5);
@@ -88,47 +87,161 @@ async fn damaged_log_is_refused() {
     append(&mut log, 0..200).await;
     drop(log);
     drop(open(&directory).unwrap());
-    let good = fs::read(path(&directory)).unwrap();
+    let segment = path(&directory).join("0000000001.log");
+    let good = fs::read(&segment).unwrap();
     let used: Vec<usize> = (0..good.len()).filter(|&at| good[at] != 0).collect();
 
     let mut refused = 0;
     for step in 0..40 {
         let mut bad = good.clone();
         bad[used[step * used.len() / 40]] ^= 0x55;
-        fs::write(path(&directory), &bad).unwrap();
+        fs::write(&segment, &bad).unwrap();
         match open(&directory) {
-            Err(OpenError::Damaged { .. } | OpenError::Format { .. }) => refused += 1,
+            Err(OpenError::Damaged { .. }) => refused += 1,
             Err(error) => panic!("{error}"),
-            // Damage in a page that is free, or in the older of two headers, does no harm.
+            // Damage in the seal does no harm.
             Ok(mut log) => {
                 assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 200);
             }
         }
     }
-    assert!(refused > 0);
-    for bad in [&good[..good.len() / 2], b"not a database at all", b""] {
-        fs::write(path(&directory), bad).unwrap();
+    assert!(refused >= 39, "{refused}");
+    for bad in [&good[..good.len() / 2], b"not a log at all", b""] {
+        fs::write(&segment, bad).unwrap();
         assert!(matches!(open(&directory), Err(OpenError::Damaged { .. })));
     }
+    fs::write(
+        path(&directory).join("format"),
+        "2 0123456789abcdef 00000000\n",
+    )
+    .unwrap();
+    assert!(matches!(open(&directory), Err(OpenError::Damaged { .. })));
+}
+
+#[tokio::test]
+async fn end_of_a_log_that_is_torn_is_cut_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = open(&directory).unwrap();
+    append(&mut log, 0..5).await;
+    let segment = path(&directory).join("0000000001.log");
+    let before = fs::read(&segment).unwrap();
+    append(&mut log, 5..40).await;
+    drop(log);
+    drop(open(&directory).unwrap());
+    let after = fs::read(&segment).unwrap();
+    let sectors = after.chunks(512).zip(before.chunks(512));
+    let changed: Vec<usize> = sectors
+        .enumerate()
+        .filter(|(_, (after, before))| after != before)
+        .map(|(sector, _)| sector * 512)
+        .collect();
+    assert!(changed.len() > 3);
+
+    for lost in changed {
+        let mut torn = after.clone();
+        torn[lost..lost + 512].copy_from_slice(&before[lost..lost + 512]);
+        // The seal behind a frame that was never whole was not written.
+        let last = after.iter().rposition(|byte| *byte != 0).unwrap();
+        let seal = last / 8 * 8 - 16;
+        torn[seal..seal + 24].fill(0);
+        fs::write(&segment, &torn).unwrap();
+
+        let mut log = open(&directory).unwrap();
+        assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 5);
+        append(&mut log, 5..7).await;
+        drop(log);
+        let mut log = open(&directory).unwrap();
+        assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 7);
+    }
+}
+
+#[tokio::test]
+async fn log_of_many_segments_is_read_and_what_is_purged_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let lengths = SegmentLengths {
+        first: 4_096,
+        others: 8_192,
+    };
+    let open = || LogStore::open_with(&path(&directory), lengths, &Metrics::new()).unwrap();
+    let segments = || {
+        let files = fs::read_dir(path(&directory)).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".log")).count()
+    };
+    let mut log = open();
+    log.save_vote(&Vote::new(4, 1)).await.unwrap();
+    for index in 0..300 {
+        append(&mut log, index..index + 1).await;
+    }
+    // One that is longer than a segment.
+    append(&mut log, 300..700).await;
+    let many = segments();
+    assert!(many >= 4, "{many}");
+
+    let mut log = {
+        drop(log);
+        open()
+    };
+    assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 700);
+    log.truncate_after(Some(log_id(649))).await.unwrap();
+    log.purge(log_id(599)).await.unwrap();
+    append(&mut log, 650..660).await;
+    assert!(segments() < many, "{} of {many}", segments());
+
+    let mut log = {
+        drop(log);
+        open()
+    };
+    let entries = log.try_get_log_entries(..).await.unwrap();
+    let indexes: Vec<u64> = entries.iter().map(|entry| entry.log_id.index()).collect();
+    assert_eq!(indexes, (600..660).collect::<Vec<_>>());
+    assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(4, 1)));
+}
+
+#[tokio::test]
+async fn log_that_misses_a_segment_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let lengths = SegmentLengths {
+        first: 4_096,
+        others: 8_192,
+    };
+    let open = || LogStore::open_with(&path(&directory), lengths, &Metrics::new());
+    let mut log = open().unwrap();
+    for index in 0..300 {
+        append(&mut log, index..index + 1).await;
+    }
+    drop(log);
+    drop(open().unwrap());
+    for missing in ["0000000001.log", "0000000002.log"] {
+        let file = path(&directory).join(missing);
+        let bytes = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        assert!(
+            matches!(open(), Err(OpenError::Damaged { .. })),
+            "{missing}"
+        );
+        fs::write(&file, bytes).unwrap();
+    }
+    drop(open().unwrap());
 }
 
 #[tokio::test]
 async fn log_of_another_format_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     drop(open(&directory).unwrap());
-    let database = retry_open(&directory);
-    let transaction = database.begin_write().unwrap();
-    transaction
-        .open_table(redb::TableDefinition::<&str, &[u8]>::new("meta"))
-        .unwrap()
-        .insert("format", b"99".as_slice())
-        .unwrap();
-    transaction.commit().unwrap();
-    drop(database);
+    let text = "99 0123456789abcdef";
+    let check = crc32c::crc32c(text.as_bytes());
+    let format = path(&directory).join("format");
+    fs::write(format, format!("{text} {check:08x}\n")).unwrap();
 
     let error = open(&directory).unwrap_err();
 
     assert!(error.to_string().contains("format `99`"), "{error}");
+    fs::remove_dir_all(path(&directory)).unwrap();
+    fs::write(directory.path().join("raft.redb"), b"of an earlier release").unwrap();
+    assert!(super::has_log(directory.path()));
+    let error = super::open_log(directory.path(), &Metrics::new()).unwrap_err();
+    assert!(error.to_string().contains("format `1`"), "{error}");
 }
 
 #[tokio::test]
@@ -203,8 +316,7 @@ async fn what_is_committed_goes_to_the_disk_with_a_later_write_or_at_the_end() {
         append(&mut log, index..index + 1).await;
     }
     assert_eq!(flushes(), 1 + later, "it is no write of its own");
-    let copy = tempfile::tempdir().unwrap();
-    fs::copy(path(&directory), path(&copy)).unwrap();
+    let copy = copy_of(&directory);
     let mut copied = open(&copy).unwrap();
     assert_eq!(copied.read_committed().await.unwrap(), Some(log_id(3)));
 
@@ -294,18 +406,17 @@ fn open(directory: &TempDir) -> Result<LogStore, OpenError> {
 }
 
 fn path(directory: &TempDir) -> std::path::PathBuf {
-    directory.path().join("raft.redb")
+    directory.path().join("raft")
 }
 
-/// The thread that writes lets go of the file a moment after the last log store is gone.
-fn retry_open(directory: &TempDir) -> redb::Database {
-    loop {
-        match redb::Database::open(path(directory)) {
-            Ok(database) => return database,
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => std::thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
+fn copy_of(directory: &TempDir) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    fs::create_dir(path(&copy)).unwrap();
+    for file in fs::read_dir(path(directory)).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), path(&copy).join(file.file_name())).unwrap();
     }
+    copy
 }
 
 fn log_id(index: u64) -> LogId {

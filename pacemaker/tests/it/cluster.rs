@@ -110,9 +110,9 @@ async fn member_whose_log_is_damaged_does_not_vote_and_the_others_go_on() {
     group.write("before").await;
     let stopped = group.running.remove(&damaged).unwrap();
     stopped.stop().await.unwrap();
-    let log = group.data(damaged).join("raft.redb");
+    let log = group.data(damaged).join("raft/0000000001.log");
     let mut bytes = std::fs::read(&log).unwrap();
-    for byte in bytes.iter_mut().skip(4096).step_by(64) {
+    for byte in bytes.iter_mut().skip(512).step_by(64) {
         *byte ^= 0x40;
     }
     std::fs::write(&log, bytes).unwrap();

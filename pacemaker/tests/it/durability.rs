@@ -94,15 +94,15 @@ async fn damaged_data_directory_is_refused_with_what_to_do() {
     pacemaker.crash();
     // Waits until the crashed one has let go, and leaves a file that was closed in order.
     drop(Pacemaker::start(directory.path()).await);
-    let log = directory.path().join("raft.redb");
+    let log = directory.path().join("raft");
 
     let wait_for_the_lock = start(directory.path()).await;
     drop(wait_for_the_lock);
-    fs::write(&log, b"this is not a log").unwrap();
+    fs::write(log.join("0000000001.log"), b"this is not a log").unwrap();
     let error = start(directory.path()).await.unwrap_err();
     assert!(error.to_string().contains("is damaged"), "{error}");
 
-    fs::remove_file(&log).unwrap();
+    fs::remove_dir_all(&log).unwrap();
     let error = start(directory.path()).await.unwrap_err();
     assert!(error.to_string().contains("its log is gone"), "{error}");
 

@@ -130,7 +130,7 @@ async fn e2_a_pacemaker_whose_log_is_damaged_stays_out_and_the_others_go_on() ->
 
     // Every page has a bit that turned: whatever it reads first is damaged.
     cluster.kill_agent(damaged)?;
-    let log = cluster.data(damaged).join("pacemaker/raft.redb");
+    let log = cluster.data(damaged).join("pacemaker/raft/0000000001.log");
     let whole = std::fs::read(&log).context("reading the log")?;
     let file = std::fs::File::options().write(true).open(&log)?;
     for (page, at) in (512..whole.len()).step_by(4096).enumerate() {

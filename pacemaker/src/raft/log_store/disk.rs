@@ -1,34 +1,16 @@
-//! The log's file: opening it, checking it, and reading it.
+//! What the log's disk holds: opening it, checking it, and reading it.
 
+use std::io;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-use std::{fmt, io};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition,
-};
-
+use super::frame;
+use super::journal::{Journal, Lengths, Place, Places};
+use super::record::{self, Head, Record};
+use super::segments::{Directory, Segments};
 use super::tail::Tail;
-use crate::files::sync_directory;
-use crate::raft::types::{self, Entry, StoredLogId, StoredVote, damaged};
-
-pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
-pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-pub(super) const VOTE: &str = "vote";
-pub(super) const COMMITTED: &str = "committed";
-pub(super) const PURGED: &str = "purged";
-const FORMAT: &str = "format";
-
-/// The layout of the file that this release reads and writes.
-const FORMAT_VERSION: &[u8] = b"1";
-/// How long to wait for a process that is just ending to let go of the file.
-const BUSY_PATIENCE: Duration = Duration::from_secs(3);
-/// Time between two looks at a file that is in use.
-const BUSY_INTERVAL: Duration = Duration::from_millis(20);
-/// The page cache of the store, which is read only at start and past the tail.
-const CACHE_BYTES: usize = 16 * 1024 * 1024;
+use crate::raft::types::{self, Entry, LogId, StoredLogId, StoredVote, damaged};
 
 /// Why the log could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -36,22 +18,22 @@ pub(crate) enum OpenError {
     /// Another process has it open.
     #[error("the log {} is in use by another process; only one may run on a data directory", path.display())]
     Busy {
-        /// The file.
+        /// Its directory.
         path: PathBuf,
     },
     /// What it holds cannot be right.
     #[error("the log {} is damaged, so that this pacemaker does not vote; where others vote, take its node out of the cluster and let the machine join anew, else restore the data directory from a backup", path.display())]
     Damaged {
-        /// The file.
+        /// Its directory.
         path: PathBuf,
         /// What was found.
         #[source]
         source: io::Error,
     },
     /// Another release wrote it.
-    #[error("the log {} has format `{found}` and this release reads format `1`; start the release that wrote it", path.display())]
+    #[error("the log {} has format `{found}` and this release reads format `2`; start the release that wrote it", path.display())]
     Format {
-        /// The file.
+        /// Its directory.
         path: PathBuf,
         /// What it says.
         found: String,
@@ -59,7 +41,7 @@ pub(crate) enum OpenError {
     /// The disk refused.
     #[error("opening the log {}", path.display())]
     Io {
-        /// The file.
+        /// Its directory.
         path: PathBuf,
         /// Why.
         #[source]
@@ -67,227 +49,264 @@ pub(crate) enum OpenError {
     },
 }
 
-/// The file.
+/// The log's segments, and where in them its entries are.
+#[derive(Debug)]
 pub(super) struct Disk {
-    pub(super) database: Database,
+    segments: Arc<dyn Segments>,
+    places: Mutex<Places>,
 }
 
-impl fmt::Debug for Disk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Disk").finish_non_exhaustive()
-    }
+/// A log that has been opened.
+pub(super) struct Opened {
+    pub(super) disk: Arc<Disk>,
+    pub(super) tail: Tail,
+    pub(super) journal: Journal,
+}
+
+/// Opens the log in the directory at `path`, or makes an empty one; checks and reads all of it.
+pub(super) fn open(path: &Path, lengths: Lengths) -> Result<Opened, OpenError> {
+    let (directory, salt) = Directory::open(path, lengths.first)?;
+    open_segments(path, Arc::new(directory), salt, lengths)
+}
+
+/// The same of segments that are kept elsewhere.
+pub(super) fn open_segments(
+    path: &Path,
+    segments: Arc<dyn Segments>,
+    salt: u64,
+    lengths: Lengths,
+) -> Result<Opened, OpenError> {
+    let failed = |source: io::Error| {
+        let path = path.to_owned();
+        // A disk that fails says nothing about the log: nobody may be told to remove it.
+        match source.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                OpenError::Damaged { path, source }
+            }
+            _ => OpenError::Io { path, source },
+        }
+    };
+    Replay::of(segments.as_ref(), salt, lengths)
+        .and_then(|replay| replay.open(segments, salt, lengths))
+        .map_err(failed)
 }
 
 impl Disk {
-    /// Opens the file, checks every page and record of it, and reads its end.
-    pub(super) fn open(path: &Path) -> Result<(Self, Tail), OpenError> {
-        Self::of(path, || open_checked(path))
-    }
-
-    /// The same on a simulated disk; an empty one gets an empty log.
-    #[cfg(test)]
-    pub(super) fn simulated(backend: impl redb::StorageBackend) -> Result<(Self, Tail), OpenError> {
-        let path = Path::new("simulated");
-        Self::of(path, || {
-            let is_new = backend.len().is_ok_and(|length| length == 0);
-            let database = builder()
-                .create_with_backend(backend)
-                .map_err(|error| refused(path, error))?;
-            if !is_new {
-                return check(path, database);
-            }
-            format(&database).map_err(|source| OpenError::Io {
-                path: path.to_owned(),
-                source,
-            })?;
-            Ok(database)
-        })
-    }
-
-    fn of(
-        path: &Path,
-        open: impl FnOnce() -> Result<Database, OpenError>,
-    ) -> Result<(Self, Tail), OpenError> {
-        let broken = |source: io::Error| OpenError::Damaged {
-            path: path.to_owned(),
-            source,
-        };
-        // The store panics on some damage; at this place that is one more way to say "damaged".
-        let opened = catch_unwind(AssertUnwindSafe(open));
-        let database = opened
-            .unwrap_or_else(|_| Err(broken(damaged("the store gave up while reading it"))))?;
-        let disk = Self { database };
-        let read = catch_unwind(AssertUnwindSafe(|| disk.load()));
-        match read {
-            Ok(Ok(Loaded::Tail(tail))) => Ok((disk, *tail)),
-            Ok(Ok(Loaded::OtherFormat(found))) => Err(OpenError::Format {
-                path: path.to_owned(),
-                found,
-            }),
-            Ok(Err(source)) => Err(broken(source)),
-            Err(_) => Err(broken(damaged("the store gave up while reading it"))),
-        }
-    }
-
-    fn load(&self) -> io::Result<Loaded> {
-        let transaction = self.database.begin_read().map_err(io::Error::other)?;
-        let meta = transaction.open_table(META).map_err(damaged)?;
-        let get = |key: &str| -> io::Result<Option<Vec<u8>>> {
-            let value = meta.get(key).map_err(damaged)?;
-            Ok(value.map(|value| value.value().to_vec()))
-        };
-        let format = get(FORMAT)?.ok_or_else(|| damaged("it does not say its format"))?;
-        if format != FORMAT_VERSION {
-            let found = String::from_utf8_lossy(&format).into_owned();
-            return Ok(Loaded::OtherFormat(found));
-        }
-        let log_id = |key: &str| -> io::Result<Option<_>> {
-            get(key)?
-                .map(|bytes| types::decode::<StoredLogId>(&bytes).map(Into::into))
-                .transpose()
-        };
-        let mut tail = Tail::default();
-        tail.vote = get(VOTE)?
-            .map(|bytes| types::decode::<StoredVote>(&bytes).map(Into::into))
-            .transpose()?;
-        tail.load_commit(log_id(COMMITTED)?);
-        if let Some(purged) = log_id(PURGED)? {
-            tail.purge(purged);
-        }
-        let log = transaction.open_table(LOG).map_err(damaged)?;
-        let first = tail.purged.map_or(0, |purged| purged.index() + 1);
-        for (next, item) in (first..).zip(log.iter().map_err(damaged)?) {
-            let (key, value) = item.map_err(damaged)?;
-            let entry = types::decode_entry(value.value())?;
-            let index = entry.log_id.index();
-            if key.value() != next || index != next {
-                return Err(damaged(format!(
-                    "entry {next} is missing; entry {} follows",
-                    key.value()
-                )));
-            }
-            tail.load(entry, value.value().len());
-        }
-        Ok(Loaded::Tail(Box::new(tail)))
-    }
-
     /// Reads entries that memory no longer has.
     pub(super) fn read(&self, range: Range<u64>) -> io::Result<Vec<Entry>> {
-        let transaction = self.database.begin_read().map_err(io::Error::other)?;
-        let log = transaction.open_table(LOG).map_err(io::Error::other)?;
         let end = range.end;
-        let mut entries: Vec<Entry> = Vec::new();
-        for item in log.range(range).map_err(io::Error::other)? {
-            let (_, value) = item.map_err(io::Error::other)?;
-            entries.push(types::decode_entry(value.value())?);
+        let found: Vec<Place> = self.places().of(range.clone()).collect();
+        let mut entries = Vec::with_capacity(found.len());
+        for place in found {
+            match self.entry(place) {
+                Ok((entry, _)) => entries.push(entry),
+                // The front may be purged meanwhile, with the segment that had it.
+                Err(_) if self.places().first > range.start && entries.is_empty() => {}
+                Err(error) => return Err(error),
+            }
         }
-        // The front may have been purged meanwhile; a hole, or a missing end, may not be.
+        // A hole, or a missing end, may not be.
         let first = entries.first().map_or(end, |entry| entry.log_id.index());
         if first + entries.len() as u64 != end {
             return Err(damaged("entries are missing from the log"));
         }
         Ok(entries)
     }
-}
 
-enum Loaded {
-    Tail(Box<Tail>),
-    OtherFormat(String),
-}
-
-fn open_checked(path: &Path) -> Result<Database, OpenError> {
-    let fail = |source: io::Error| OpenError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    if !path.try_exists().map_err(fail)? {
-        return create(path).map_err(fail);
+    /// An entry, and how many bytes it takes.
+    fn entry(&self, place: Place) -> io::Result<(Entry, usize)> {
+        let length = usize::try_from(place.length).map_err(damaged)?;
+        let mut bytes = vec![0; length];
+        self.segments
+            .read_at(place.segment, place.offset, &mut bytes)?;
+        Ok((types::decode_entry(&bytes)?, length))
     }
-    let started = Instant::now();
-    let database = loop {
-        match builder().open(path) {
-            Ok(database) => break database,
-            Err(DatabaseError::DatabaseAlreadyOpen) if started.elapsed() < BUSY_PATIENCE => {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "a lock gives no event to wait for"
-                )]
-                std::thread::sleep(BUSY_INTERVAL);
+
+    pub(super) fn segments(&self) -> Arc<dyn Segments> {
+        Arc::clone(&self.segments)
+    }
+
+    pub(super) fn places(&self) -> MutexGuard<'_, Places> {
+        self.places
+            .lock()
+            .expect("no one panics while holding the places of entries")
+    }
+}
+
+/// The log as its segments tell it, one after the other.
+#[derive(Debug, Default)]
+struct Replay {
+    places: Places,
+    head: Head,
+    purged: Option<u64>,
+    /// The number of the next frame; none before the first.
+    next: Option<u64>,
+    /// The last segment: its number, its length, and where its frames end.
+    last: (u64, u64, usize),
+}
+
+impl Replay {
+    fn of(segments: &dyn Segments, salt: u64, lengths: Lengths) -> io::Result<Self> {
+        let numbers = segments.numbers()?;
+        let Some(last) = numbers.last().copied() else {
+            return Err(damaged("it has no segment"));
+        };
+        let mut replay = Self::default();
+        for (position, number) in numbers.iter().enumerate() {
+            if *number != numbers[0] + position as u64 {
+                return Err(damaged(format!("a segment before {number} is missing")));
             }
-            Err(DatabaseError::DatabaseAlreadyOpen) => {
-                return Err(OpenError::Busy {
-                    path: path.to_owned(),
-                });
+            let bytes = segments.read(*number)?;
+            let end = replay.segment((*number, *number == last), salt, &bytes)?;
+            if replay.next.is_none() && bytes.len() as u64 != lengths.first {
+                return Err(damaged("the first segment is not as long as it was made"));
             }
-            Err(error) => return Err(refused(path, error)),
+            replay.last = (*number, bytes.len() as u64, end);
+            if *number == last && !is_zero(&bytes[end..]) {
+                // What is torn goes, so that nothing of it is ever taken for what comes in its place.
+                segments.write(*number, end as u64, &vec![0; bytes.len() - end])?;
+            }
         }
-    };
-    check(path, database)
-}
-
-fn check(path: &Path, mut database: Database) -> Result<Database, OpenError> {
-    match database.check_integrity() {
-        Ok(true) => Ok(database),
-        Ok(false) => Err(OpenError::Damaged {
-            path: path.to_owned(),
-            source: damaged("pages of it do not match their checks"),
-        }),
-        Err(error) => Err(refused(path, error)),
+        Ok(replay)
     }
-}
 
-/// A disk that fails, or is full, says nothing about the log: nobody may be told to remove it.
-fn refused(path: &Path, error: DatabaseError) -> OpenError {
-    let path = path.to_owned();
-    match error {
-        DatabaseError::Storage(redb::StorageError::Io(source))
-            if source.kind() != io::ErrorKind::InvalidData
-                && source.kind() != io::ErrorKind::UnexpectedEof =>
-        {
-            OpenError::Io { path, source }
+    /// Replays one segment; answers where its frames end.
+    fn segment(
+        &mut self,
+        (number, is_last): (u64, bool),
+        salt: u64,
+        bytes: &[u8],
+    ) -> io::Result<usize> {
+        let scanned = frame::scan(salt, bytes, self.next);
+        // The next segment is made when all in this one is flushed: then nothing in it can be torn.
+        if scanned.is_damaged || !is_last && !scanned.is_clean {
+            let end = scanned.end;
+            return Err(damaged(format!("segment {number} is damaged at {end}")));
         }
-        DatabaseError::Storage(error @ redb::StorageError::PreviousIo) => OpenError::Io {
-            path,
-            source: io::Error::other(error),
-        },
-        error => OpenError::Damaged {
-            path,
-            source: damaged(error),
-        },
+        self.places.segments.push_back((number, None));
+        for (position, frame) in scanned.frames.iter().enumerate() {
+            let place = |range: Range<usize>| -> io::Result<Place> {
+                Ok(Place {
+                    segment: number,
+                    offset: (frame.payload.start + range.start) as u64,
+                    length: u32::try_from(range.len()).map_err(damaged)?,
+                })
+            };
+            let mut is_first = position == 0;
+            record::read(&bytes[frame.payload.clone()], |record| {
+                let is_head = matches!(record, Record::Head { .. });
+                if is_head != std::mem::take(&mut is_first) {
+                    return Err(damaged(format!("segment {number} does not begin as one")));
+                }
+                match record {
+                    Record::Head { length, .. } if length != bytes.len() as u64 => Err(damaged(
+                        format!("segment {number} is not as long as it was made"),
+                    )),
+                    Record::Entry { index, place: at } => {
+                        let is_next = self.places.put(index, place(at)?);
+                        let hole = || damaged(format!("entries before {index} are missing"));
+                        is_next.then_some(()).ok_or_else(hole)
+                    }
+                    record => self.take(record),
+                }
+            })?;
+            self.next = Some(frame.number + 1);
+        }
+        Ok(scanned.end)
+    }
+
+    fn take(&mut self, record: Record<'_>) -> io::Result<()> {
+        match record {
+            Record::Head { head, .. } => {
+                if !head.purged.is_empty() {
+                    self.purge(index_of(&head.purged)?);
+                }
+                self.head = head;
+            }
+            Record::Entry { .. } => {}
+            Record::Vote(vote) => self.head.vote = vote.to_vec(),
+            Record::Truncate(from) => self.places.truncate(from),
+            Record::Purge { to, id } => {
+                self.purge(to);
+                self.head.purged = id.to_vec();
+            }
+            Record::Committed(id) => self.head.committed = id.to_vec(),
+        }
+        Ok(())
+    }
+
+    fn purge(&mut self, to: u64) {
+        self.purged = self.purged.max(Some(to));
+        self.places.purge(to);
+    }
+
+    /// Reads the entries, and goes on where the frames end.
+    fn open(
+        mut self,
+        segments: Arc<dyn Segments>,
+        salt: u64,
+        lengths: Lengths,
+    ) -> io::Result<Opened> {
+        let first = self.purged.map_or(0, |purged| purged + 1);
+        if let Some(purged) = self.purged {
+            // Segments that were to be removed may still be there.
+            self.places.purge(purged);
+        }
+        if !self.places.places.is_empty() && self.places.first != first {
+            return Err(damaged(format!("entry {first} is missing")));
+        }
+        let mut tail = Tail::default();
+        if !self.head.vote.is_empty() {
+            tail.vote = Some(types::decode::<StoredVote>(&self.head.vote)?.into());
+        }
+        if !self.head.purged.is_empty() {
+            tail.purge(types::decode::<StoredLogId>(&self.head.purged)?.into());
+        }
+        if !self.head.committed.is_empty() {
+            let committed = types::decode::<StoredLogId>(&self.head.committed)?.into();
+            tail.load_commit(Some(committed));
+        }
+        let disk = Disk {
+            segments,
+            places: Mutex::new(self.places),
+        };
+        let places: Vec<Place> = disk.places().places.iter().copied().collect();
+        for (index, place) in (first..).zip(places) {
+            let (entry, bytes) = disk.entry(place)?;
+            if entry.log_id.index() != index {
+                let found = entry.log_id.index();
+                return Err(damaged(format!("entry {found} is where {index} belongs")));
+            }
+            tail.load(entry, bytes);
+        }
+        let disk = Arc::new(disk);
+        let (segment, length, offset) = self.last;
+        let journal = Journal {
+            disk: Arc::clone(&disk),
+            salt,
+            lengths,
+            head: self.head,
+            next: self.next.unwrap_or(1),
+            segment,
+            length,
+            offset: offset as u64,
+            frame: Vec::new(),
+        };
+        // A process that was killed may not have flushed what is read here.
+        journal.seal()?;
+        disk.segments.flush(segment)?;
+        Ok(Opened {
+            journal,
+            disk,
+            tail,
+        })
     }
 }
 
-fn builder() -> redb::Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
-    builder
+fn index_of(id: &[u8]) -> io::Result<u64> {
+    Ok(LogId::from(types::decode::<StoredLogId>(id)?).index())
 }
 
-/// Makes an empty log under another name first: one that is half made is never taken for damaged.
-fn create(path: &Path) -> io::Result<Database> {
-    let temporary = path.with_extension("new");
-    if temporary.try_exists()? {
-        std::fs::remove_file(&temporary)?;
-    }
-    let database = builder().create(&temporary).map_err(io::Error::other)?;
-    format(&database)?;
-    std::fs::rename(&temporary, path)?;
-    if let Some(directory) = path.parent() {
-        sync_directory(directory)?;
-    }
-    Ok(database)
-}
-
-fn format(database: &Database) -> io::Result<()> {
-    let mut transaction = database.begin_write().map_err(io::Error::other)?;
-    transaction
-        .set_durability(Durability::Immediate)
-        .map_err(io::Error::other)?;
-    {
-        transaction.open_table(LOG).map_err(io::Error::other)?;
-        let mut meta = transaction.open_table(META).map_err(io::Error::other)?;
-        meta.insert(FORMAT, FORMAT_VERSION)
-            .map_err(io::Error::other)?;
-    }
-    transaction.commit().map_err(io::Error::other)
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }

@@ -1,24 +1,22 @@
 //! What writes the log: everything that waits, in one durable commit.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use openraft::storage::IOFlushed;
 use prometheus_client::metrics::histogram::Histogram;
-use redb::Durability;
 use tokio::sync::{mpsc, oneshot};
 
-use super::disk::{COMMITTED, Disk, LOG, META, PURGED, VOTE};
+use super::journal::Journal;
 use super::tail::{EncodedEntry, Tail};
 use crate::raft::types::{self, StoredLogId, TypeConfig};
 
-/// Writes that go into one transaction: bounds how long the first of them waits.
+/// Writes that go into one frame: bounds how long the first of them waits.
 const BATCH_LENGTH: usize = 1024;
 
-/// Transactions of which one says what is committed: it is a page more to write, and only saves time
-/// at a restart, where the leader soon tells the rest.
+/// Frames of which one says what is committed: that only saves time at a restart, where the leader
+/// soon tells the rest.
 pub(crate) const COMMITTED_EVERY: u32 = 32;
 
 /// One thing to be written, in the order of the queue.
@@ -55,13 +53,13 @@ pub(super) enum Write {
 
 /// Writes what waits; a thread runs it, and in a simulation a task does.
 pub(crate) struct Writer {
-    disk: Arc<Disk>,
+    journal: Journal,
     tail: Arc<Mutex<Tail>>,
     waiting: mpsc::Receiver<Write>,
     flush_seconds: Histogram,
-    /// What goes into the next transaction.
+    /// What goes into the next frame.
     batch: Vec<Write>,
-    /// Transactions since the last that said what is committed.
+    /// Frames since the last that said what is committed.
     silent: u32,
     /// After an error nothing is written any more: what is on disk is then unknown, every waiter
     /// hears of it, and openraft stops for good.
@@ -70,13 +68,13 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(super) fn new(
-        disk: Arc<Disk>,
+        journal: Journal,
         tail: Arc<Mutex<Tail>>,
         waiting: mpsc::Receiver<Write>,
         flush_seconds: Histogram,
     ) -> Self {
         Self {
-            disk,
+            journal,
             tail,
             waiting,
             flush_seconds,
@@ -124,26 +122,31 @@ impl Writer {
             if is_due {
                 self.silent = 0;
             }
-            // The store panics on some damage; who waits must hear of that as of any failure.
-            let commit = AssertUnwindSafe(|| self.commit(&self.batch, is_due));
-            let written = catch_unwind(commit)
-                .unwrap_or_else(|_| Err(io::Error::other("the store gave up while writing")));
-            if let Err(error) = written {
-                tracing::error!(%error, "writing the log failed; nothing more is written");
-                self.failed = Some(error.to_string());
-            }
+            let written = self.commit(is_due);
+            self.note(written);
             self.flush_seconds.observe(started.elapsed().as_secs_f64());
         }
         let mut batch = std::mem::take(&mut self.batch);
         self.answer(batch.drain(..));
         self.batch = batch;
+        if self.failed.is_none() && self.waiting.is_empty() {
+            let sealed = self.journal.seal();
+            self.note(sealed);
+        }
     }
 
-    fn close(&self) {
+    fn note(&mut self, written: io::Result<()>) {
+        if let Err(error) = written {
+            tracing::error!(%error, "writing the log failed; nothing more is written");
+            self.failed = Some(error.to_string());
+        }
+    }
+
+    fn close(&mut self) {
         let has_committed = self.tail().is_ok_and(|tail| tail.is_commit_new());
         if self.failed.is_none()
             && has_committed
-            && let Err(error) = self.commit(&[], true)
+            && let Err(error) = self.commit(true)
         {
             tracing::warn!(%error, "noting what is committed failed; a restart takes longer");
         }
@@ -155,8 +158,9 @@ impl Writer {
             .map_err(|_| io::Error::other("a panic while the log's tail was held"))
     }
 
-    fn commit(&self, batch: &[Write], with_committed: bool) -> io::Result<()> {
-        let last = batch.iter().rev().find_map(|write| match write {
+    /// Writes the batch.
+    fn commit(&mut self, with_committed: bool) -> io::Result<()> {
+        let last = self.batch.iter().rev().find_map(|write| match write {
             Write::Append { write, .. } => Some(*write),
             Write::Vote { .. } | Write::Truncate { .. } | Write::Purge { .. } => None,
         });
@@ -165,43 +169,9 @@ impl Writer {
         } else {
             None
         };
-        let mut transaction = self.disk.database.begin_write().map_err(io::Error::other)?;
-        transaction
-            .set_durability(Durability::Immediate)
-            .map_err(io::Error::other)?;
-        {
-            let mut log = transaction.open_table(LOG).map_err(io::Error::other)?;
-            let mut meta = transaction.open_table(META).map_err(io::Error::other)?;
-            for write in batch {
-                match write {
-                    Write::Append { records, .. } => {
-                        for (index, bytes) in records {
-                            log.insert(*index, &**bytes).map_err(io::Error::other)?;
-                        }
-                    }
-                    Write::Vote { record, .. } => {
-                        meta.insert(VOTE, record.as_slice())
-                            .map_err(io::Error::other)?;
-                    }
-                    Write::Truncate { from } => {
-                        log.retain_in(*from.., |_, _| false)
-                            .map_err(io::Error::other)?;
-                    }
-                    Write::Purge { to, record } => {
-                        log.retain_in(..=*to, |_, _| false)
-                            .map_err(io::Error::other)?;
-                        meta.insert(PURGED, record.as_slice())
-                            .map_err(io::Error::other)?;
-                    }
-                }
-            }
-            if let Some(committed) = committed {
-                let record = types::encode(&StoredLogId::from(committed))?;
-                meta.insert(COMMITTED, record.as_slice())
-                    .map_err(io::Error::other)?;
-            }
-        }
-        transaction.commit().map_err(io::Error::other)
+        let committed = committed.map(|committed| types::encode(&StoredLogId::from(committed)));
+        self.journal
+            .write(&self.batch, committed.transpose()?.as_deref())
     }
 
     fn answer(&self, batch: impl Iterator<Item = Write>) {

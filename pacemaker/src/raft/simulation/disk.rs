@@ -5,13 +5,12 @@
 //! takes the lost sectors for clean), the power can go in the middle of one, the disk can be full,
 //! and a bit can turn.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use redb::StorageBackend;
-
+use crate::raft::log_store::Segments;
 use crate::raft::simulation::random::Random;
 use crate::raft::simulation::runtime::Process;
 
@@ -27,21 +26,27 @@ pub(crate) struct Disk {
 
 #[derive(Debug, Default)]
 struct Inside {
+    /// By number.
+    segments: BTreeMap<u64, Segment>,
+    /// Counts processes; only the newest may use the disk.
+    opened: u64,
+    process: Option<Process>,
+    /// The flush that fails.
+    fails: Option<(u64, Failure)>,
+    /// It has room for what there is and for no more.
+    is_full: bool,
+    flushes: u64,
+}
+
+/// A file of a fixed length.
+#[derive(Debug)]
+struct Segment {
     /// What a reader sees.
     cached: Vec<u8>,
     /// What is there after a power loss.
     flushed: Vec<u8>,
     /// The sectors in which they may differ.
     dirty: BTreeSet<usize>,
-    /// Counts processes; only the newest may use the disk.
-    opened: u64,
-    process: Option<Process>,
-    /// The flush that fails.
-    fails: Option<(u64, Failure)>,
-    /// The sectors that were ever written: a full disk has room for no others.
-    allocated: BTreeSet<usize>,
-    is_full: bool,
-    flushes: u64,
 }
 
 /// What goes wrong in a flush.
@@ -115,19 +120,25 @@ impl Disk {
         inside.is_full = false;
     }
 
-    /// Turns one bit that is in use, and on the disk itself.
+    /// Turns one bit that is in use, of what a reader sees.
     pub(crate) fn damage(&self) {
         let mut inside = self.inside();
-        let used: Vec<usize> = (0..inside.flushed.len())
-            .filter(|&at| inside.flushed[at] != 0)
-            .collect();
+        let used = inside.segments.iter().flat_map(|(number, segment)| {
+            let bytes = segment.cached.iter().enumerate();
+            bytes
+                .filter(|(_, byte)| **byte != 0)
+                .map(|(at, _)| (*number, at))
+        });
+        let used: Vec<(u64, usize)> = used.collect();
         if used.is_empty() {
             return;
         }
-        let at = self.random.pick(&used);
-        inside.flushed[at] ^= 1 << self.random.within(0..8);
-        inside.cached = inside.flushed.clone();
-        inside.dirty.clear();
+        let (number, at) = self.random.pick(&used);
+        let bit = 1 << self.random.within(0..8);
+        if let Some(segment) = inside.segments.get_mut(&number) {
+            segment.cached[at] ^= bit;
+            segment.flush();
+        }
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -136,35 +147,41 @@ impl Disk {
 }
 
 impl Inside {
-    /// The power goes; `survives` is asked for the length, and for each sector that was not flushed.
+    /// The power goes; `survives` is asked for each sector that was not flushed.
     fn lose(&mut self, survives: impl Fn() -> bool) {
-        if survives() {
-            self.flushed.resize(self.cached.len(), 0);
+        for segment in self.segments.values_mut() {
+            segment.lose(&survives);
         }
+    }
+
+    fn segment(&mut self, number: u64) -> io::Result<&mut Segment> {
+        let segment = self.segments.get_mut(&number);
+        segment.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Segment {
+    fn lose(&mut self, survives: impl Fn() -> bool) {
         for sector in std::mem::take(&mut self.dirty) {
             if survives() {
                 self.keep(sector);
             }
         }
-        self.cached = self.flushed.clone();
+        self.cached.clone_from(&self.flushed);
     }
 
     /// One sector reaches the disk.
     fn keep(&mut self, sector: usize) {
         let start = sector * SECTOR;
-        let end = (start + SECTOR)
-            .min(self.cached.len())
-            .min(self.flushed.len());
-        if start < end {
-            self.flushed[start..end].copy_from_slice(&self.cached[start..end]);
-        }
+        let end = (start + SECTOR).min(self.cached.len());
+        self.flushed[start..end].copy_from_slice(&self.cached[start..end]);
     }
 
     fn flush(&mut self) {
-        self.flushed.resize(self.cached.len(), 0);
         for sector in std::mem::take(&mut self.dirty) {
             self.keep(sector);
         }
+        self.flushed.clone_from(&self.cached);
     }
 }
 
@@ -191,31 +208,60 @@ fn range(offset: u64, length: usize) -> io::Result<Range<usize>> {
     Ok(start..start + length)
 }
 
-impl StorageBackend for Handle {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.inside()?.cached.len() as u64)
+impl Segments for Handle {
+    fn numbers(&self) -> io::Result<Vec<u64>> {
+        Ok(self.inside()?.segments.keys().copied().collect())
     }
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let inside = self.inside()?;
-        let bytes = inside.cached.get(range(offset, out.len())?);
+    fn read(&self, number: u64) -> io::Result<Vec<u8>> {
+        Ok(self.inside()?.segment(number)?.cached.clone())
+    }
+
+    fn read_at(&self, number: u64, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut inside = self.inside()?;
+        let segment = inside.segment(number)?;
+        let bytes = segment.cached.get(range(offset, out.len())?);
         out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
-    fn set_len(&self, length: u64) -> io::Result<()> {
+    fn make(&self, number: u64, length: u64) -> io::Result<()> {
         let mut inside = self.inside()?;
-        let length = usize::try_from(length).map_err(io::Error::other)?;
-        inside.cached.resize(length, 0);
+        if inside.is_full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let zeros = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        let segment = Segment {
+            cached: zeros.clone(),
+            flushed: zeros,
+            dirty: BTreeSet::new(),
+        };
+        inside.segments.insert(number, segment);
         Ok(())
     }
 
-    fn sync_data(&self) -> io::Result<()> {
+    fn prepare(&self, _length: u64) {}
+
+    fn write(&self, number: u64, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut inside = self.inside()?;
+        let range = range(offset, data.len())?;
+        let sectors = range.start / SECTOR..=range.end.saturating_sub(1) / SECTOR;
+        let segment = inside.segment(number)?;
+        segment
+            .cached
+            .get_mut(range)
+            .ok_or(io::ErrorKind::UnexpectedEof)?
+            .copy_from_slice(data);
+        segment.dirty.extend(sectors);
+        Ok(())
+    }
+
+    fn flush(&self, number: u64) -> io::Result<()> {
         let mut inside = self.inside()?;
         inside.flushes += 1;
         let flushes = inside.flushes;
         let Some((_, how)) = inside.fails.filter(|(at, _)| *at <= flushes) else {
-            inside.flush();
+            inside.segment(number)?.flush();
             return Ok(());
         };
         inside.fails = None;
@@ -229,20 +275,8 @@ impl StorageBackend for Handle {
         Err(io::Error::other("the disk failed to flush"))
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut inside = self.inside()?;
-        let range = range(offset, data.len())?;
-        let sectors = range.start / SECTOR..=range.end.saturating_sub(1) / SECTOR;
-        if inside.is_full && !sectors.clone().all(|at| inside.allocated.contains(&at)) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        inside
-            .cached
-            .get_mut(range)
-            .ok_or(io::ErrorKind::UnexpectedEof)?
-            .copy_from_slice(data);
-        inside.allocated.extend(sectors.clone());
-        inside.dirty.extend(sectors);
+    fn remove(&self, number: u64) -> io::Result<()> {
+        self.inside()?.segments.remove(&number);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::raft::log_store::LogStore;
+use crate::raft::log_store::{LogStore, SegmentLengths, Segments as _};
 use crate::raft::simulation::disk::{Disk, Stop};
 use crate::raft::simulation::network::{Connections, Network};
 use crate::raft::simulation::runtime::{Process, pass};
@@ -32,6 +32,11 @@ pub(crate) type Raft = openraft::Raft<TypeConfig, Watched>;
 
 /// Entries between two snapshots: few, so that a short run has many.
 const SNAPSHOT_EVERY: u64 = 60;
+/// Segments of the log: short, for the same reason.
+const LENGTHS: SegmentLengths = SegmentLengths {
+    first: 4_096,
+    others: 8_192,
+};
 /// The wall clock at the beginning of a run.
 const EPOCH_MS: i64 = 1_700_000_000_000;
 
@@ -44,6 +49,8 @@ pub(crate) struct Machine {
     network: Arc<Network>,
     /// How wrong its wall clock is.
     wall: Mutex<Wall>,
+    /// True once there was a process.
+    had_log: AtomicBool,
     /// Milliseconds that a flush takes at most.
     flush: Arc<AtomicU64>,
     running: Mutex<Option<Running>>,
@@ -81,6 +88,7 @@ impl Machine {
             id,
             disk: Disk::new(Arc::clone(&network.random)),
             shelf: Shelf::default(),
+            had_log: AtomicBool::new(false),
             wall: Mutex::new(Wall {
                 ahead: network.random.within(0..2_000).cast_signed(),
                 fast: 0,
@@ -172,11 +180,16 @@ impl Machine {
     async fn boot(&self, process: &Process) -> Result<Running, String> {
         let metrics = Metrics::new();
         let replica = Arc::new(Replica::default());
-        let (mut log, writer) =
-            LogStore::simulated(self.disk.open(process), &metrics).map_err(|error| {
-                let source = error.source().map(ToString::to_string);
-                format!("{error} ({})", source.unwrap_or_default())
-            })?;
+        let disk = self.disk.open(process);
+        if !self.had_log.swap(true, Ordering::Relaxed) {
+            // It is complete before it has its name.
+            disk.make(1, LENGTHS.first)
+                .map_err(|error| error.to_string())?;
+        }
+        let (mut log, writer) = LogStore::simulated(disk, LENGTHS, &metrics).map_err(|error| {
+            let source = error.source().map(ToString::to_string);
+            format!("{error} ({})", source.unwrap_or_default())
+        })?;
         let files = SnapshotFiles::simulated(self.shelf.clone());
         let machine =
             StateMachine::open(files, Arc::clone(&replica)).map_err(|error| error.to_string())?;
