@@ -7,7 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use common::time::Span;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use pacemaker::{ClusterSettings, Config, WallClock};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
@@ -253,23 +258,40 @@ impl Cluster {
 
     /// A write through one of the processes; true when it was accepted.
     pub(crate) async fn write(&self, one: usize, number: u64) -> bool {
-        let port = self.ports[one];
-        let value = format!("{number:0>VALUE_BYTES$}");
-        let asked = match self.system {
-            System::Pacemaker(_) => self
-                .http
-                .post(format!("http://127.0.0.1:{port}/v1/nodes"))
-                .bearer_auth(NODE)
-                .json(&self.description(one, &value)),
-            // Digits are base64 of some bytes, as long as their number is a multiple of four.
-            System::Etcd => self
-                .http
-                .post(format!("http://127.0.0.1:{port}/v3/kv/put"))
-                .json(&json!({ "key": "a2V5", "value": value })),
-        };
+        let (path, body) = self.body(one, number);
+        let url = format!("http://127.0.0.1:{}{path}", self.ports[one]);
+        let mut asked = self.http.post(url).body(body);
+        asked = asked.header(CONTENT_TYPE, "application/json");
+        if self.system != System::Etcd {
+            asked = asked.bearer_auth(NODE);
+        }
         match asked.timeout(TRY_PATIENCE).send().await {
             Ok(answer) if answer.status().is_success() => answer.bytes().await.is_ok(),
             Ok(_) | Err(_) => false,
+        }
+    }
+
+    /// A connection to one of the processes: a client that takes next to nothing of the processors,
+    /// which are there for those that are measured.
+    pub(crate) async fn connect(&self, one: usize) -> Fallible<Connection> {
+        let address = (Ipv4Addr::LOCALHOST, self.ports[one]);
+        let stream = tokio::net::TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(driver);
+        Ok(Connection { one, sender })
+    }
+
+    /// Of a write: the path and the body.
+    fn body(&self, one: usize, number: u64) -> (&'static str, String) {
+        let value = format!("{number:0>VALUE_BYTES$}");
+        match self.system {
+            System::Pacemaker(_) => ("/v1/nodes", self.description(one, &value).to_string()),
+            // Digits are base64 of some bytes, as long as their number is a multiple of four.
+            System::Etcd => {
+                let body = json!({ "key": "a2V5", "value": value });
+                ("/v3/kv/put", body.to_string())
+            }
         }
     }
 
@@ -291,6 +313,30 @@ impl Cluster {
             }
         }
         Ok(sum)
+    }
+}
+
+/// A connection that is kept, for one write after the other.
+pub(crate) struct Connection {
+    one: usize,
+    sender: http1::SendRequest<Full<Bytes>>,
+}
+
+impl Connection {
+    /// True when the write was accepted.
+    pub(crate) async fn write(&mut self, cluster: &Cluster, number: u64) -> Fallible<bool> {
+        let (path, body) = cluster.body(self.one, number);
+        let mut request = http::Request::post(path)
+            .header(HOST, "127.0.0.1")
+            .header(CONTENT_TYPE, "application/json");
+        if cluster.system != System::Etcd {
+            request = request.header(AUTHORIZATION, format!("Bearer {NODE}"));
+        }
+        let request = request.body(Full::from(body))?;
+        let answer = self.sender.send_request(request).await?;
+        let is_accepted = answer.status().is_success();
+        answer.into_body().collect().await?;
+        Ok(is_accepted)
     }
 }
 

@@ -25,6 +25,10 @@ use std::time::Duration;
 use crate::cluster::{Cluster, System};
 use crate::table::Table;
 
+/// As in `pm`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 fn main() -> Fallible<()> {

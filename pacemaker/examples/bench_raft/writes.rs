@@ -31,19 +31,20 @@ async fn measure(cluster: &Arc<Cluster>, clients: usize, time: Duration) -> Fall
         let (cluster, numbers) = (Arc::clone(cluster), Arc::clone(&numbers));
         running.spawn(async move {
             let mut times = Vec::new();
+            let mut connection = cluster.connect(leader).await?;
             while started.elapsed() < time {
                 let begun = Instant::now();
                 let number = numbers.fetch_add(1, Ordering::Relaxed);
-                if cluster.write(leader, number).await {
+                if connection.write(&cluster, number).await? {
                     times.push(begun.elapsed());
                 }
             }
-            times
+            Fallible::Ok(times)
         });
     }
     let mut times = Vec::new();
     while let Some(of_one) = running.join_next().await {
-        times.extend(of_one?);
+        times.extend(of_one??);
     }
     let elapsed = started.elapsed();
     let processor = cluster.processor_time()?.saturating_sub(processor);
