@@ -43,6 +43,11 @@ use crate::connection::Connection;
 use crate::error::CommandError;
 use crate::output::Output;
 
+/// Much less of the processors than the C library's for the control plane and the router, whose
+/// requests are many small pieces of memory that other threads give back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The exit code of wrong usage, as clap has it.
 const USAGE: u8 = 2;
 

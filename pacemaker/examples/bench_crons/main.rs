@@ -25,6 +25,10 @@ use crate::cluster::{ADMINISTRATOR, Clock, Cluster, NODE, description};
 use crate::receiver::{Arrival, Receiver, obey};
 use crate::times::{key, now, part, pause, ratio, wait_until};
 
+/// As in `pm`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Crons of one application in the first part; as many as may be under way for it.

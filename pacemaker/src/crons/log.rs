@@ -13,6 +13,8 @@ use std::sync::{Arc, mpsc};
 use std::time::SystemTime;
 
 use common::id::RunId;
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::oneshot;
@@ -26,6 +28,8 @@ const LOGS_MAX_BYTES: u64 = 1024 * BODY_KEPT_BYTES;
 /// What is held back before a file is made: nearly all answers fit, and cost one write.
 const HELD_BYTES: usize = 16 * 1024;
 const SUFFIX: &str = ".log";
+/// Of the thread that writes: on busy processors it has a tenth of what others have.
+const NICENESS: i32 = 10;
 
 /// The logs of runs; clones are the same.
 #[derive(Clone, Debug)]
@@ -46,8 +50,11 @@ struct WholeLog {
     written: oneshot::Sender<io::Result<()>>,
 }
 
-/// Writes logs until the last [`CronLogs`] is gone.
+/// Writes logs until the last [`CronLogs`] is gone, after those who have something to send.
 fn write_logs(waiting: &mpsc::Receiver<WholeLog>) {
+    if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
+        tracing::debug!(%error, "the thread that writes the logs of crons is as urgent as others");
+    }
     for log in waiting {
         let result = fs::write(log.path, log.bytes);
         if let Err(Err(error)) = log.written.send(result) {

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time between two requests of a stampede: 5,000 a second, so that the most crons that a cell can
-/// have are begun within the time in which a slot is fired late.
-const EACH: Duration = Duration::from_micros(200);
+/// Time between two requests of a stampede: some 3,500 a second, so that the most crons that a cell
+/// can have are begun within the 30 s in which a slot is fired late, and no sooner: it is the API and
+/// the other applications that would wait.
+const EACH: Duration = Duration::from_micros(280);
 /// Requests that need not wait after a pause.
 const BURST: u32 = 1_024;
-/// The fewest that are worth an entry of the log while there are more.
-const WORTH: u32 = 128;
+/// The fewest that are worth an entry of the log while there are more: few, so that a question to the
+/// API that comes in between waits for no more than a few milliseconds of work.
+const WORTH: u32 = 16;
 
 /// Lets requests begin, in order.
 #[derive(Debug)]
@@ -58,9 +60,9 @@ mod tests {
         assert_eq!(pace.allowed(start), Ok(512));
         pace.take(512, start);
         let later = pace.allowed(start).unwrap_err();
-        assert_eq!(later, start + Duration::from_micros(25_600));
-        assert_eq!(pace.allowed(later), Ok(128));
-        pace.take(128, later);
+        assert_eq!(later, start + EACH * WORTH);
+        assert_eq!(pace.allowed(later), Ok(16));
+        pace.take(16, later);
         let second = start + Duration::from_secs(1);
         assert_eq!(pace.allowed(second), Ok(1_024), "no more than a burst");
     }
