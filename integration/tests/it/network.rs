@@ -1,10 +1,12 @@
 //! The harness's own machines: they see each other, and each fault cuts what it says and no more.
 
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use integration::{Connection, Network, eventually, network_or_skip};
 use tempfile::TempDir;
 
@@ -211,22 +213,44 @@ async fn a_machine_has_a_boot_id_of_its_own() -> Result<()> {
 
 #[tokio::test]
 async fn what_a_dead_test_left_is_removed_by_the_next() -> Result<()> {
-    /// No test takes this number.
-    const LEFT: &str = "pmt250-1";
+    /// Held by who owns or removes what has this number, which no network takes.
+    const LOCK: &str = "/run/paasmaker-test-networks/250";
     if network_or_skip(1)?.is_none() {
         return Ok(());
     }
-    let made = std::process::Command::new("ip")
-        .args(["netns", "add", LEFT])
-        .status()?;
+    // Nobody removes what is half made: a test that builds its network holds the lock too.
+    let owner = File::create(LOCK)?;
+    owner.lock()?;
+    let left = format!("pmt250-{}", std::process::id());
+    let made = Command::new("ip").args(["netns", "add", &left]).status()?;
     ensure!(made.success());
-    let mut process = std::process::Command::new("ip")
-        .args(["netns", "exec", LEFT, "sleep", "1000"])
-        .spawn()?;
+    let mut process = stay_in(&left)?;
 
+    drop(owner);
     let network = network_or_skip(1)?;
 
-    ensure!(network.is_some() && !Path::new("/run/netns").join(LEFT).exists());
+    ensure!(network.is_some());
+    // A test beside this one may have been the next, and still be at it.
+    eventually("what was left is gone", || async {
+        let is_gone = !Path::new("/run/netns").join(&left).exists();
+        is_gone.then_some(())
+    })
+    .await?;
     ensure!(!process.wait()?.success());
     Ok(())
+}
+
+/// A process that is in a namespace when this returns. Unless it is killed, it ends well with its
+/// input, which a wait for it closes.
+fn stay_in(namespace: &str) -> Result<Child> {
+    let mut process = Command::new("ip")
+        .args(["netns", "exec", namespace, "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let input = process.stdin.as_mut().context("the input is piped")?;
+    let output = process.stdout.as_mut().context("the output is piped")?;
+    input.write_all(b"?")?;
+    output.read_exact(&mut [0])?;
+    Ok(process)
 }
