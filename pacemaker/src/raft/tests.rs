@@ -186,6 +186,8 @@ async fn log_of_many_segments_is_read_and_what_is_purged_goes() {
     log.truncate_after(Some(log_id(649))).await.unwrap();
     log.purge(log_id(599)).await.unwrap();
     append(&mut log, 650..660).await;
+    // Segments go when those are answered whose purge they go for.
+    log.save_vote(&Vote::new(4, 1)).await.unwrap();
     assert!(segments() < many, "{} of {many}", segments());
 
     let mut log = {
@@ -196,6 +198,47 @@ async fn log_of_many_segments_is_read_and_what_is_purged_goes() {
     let indexes: Vec<u64> = entries.iter().map(|entry| entry.log_id.index()).collect();
     assert_eq!(indexes, (600..660).collect::<Vec<_>>());
     assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(4, 1)));
+}
+
+#[tokio::test]
+async fn append_of_nothing_and_a_hole_do_no_harm() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = open(&directory).unwrap();
+    append(&mut log, 0..5).await;
+    append(&mut log, 5..5).await;
+    append(&mut log, 5..10).await;
+    drop(log);
+    let mut log = open(&directory).unwrap();
+    assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 10);
+
+    let entries = [Entry::new(log_id(11), EntryPayload::Blank)];
+    let (sent, flushed) = TypeConfig::oneshot::<Result<(), io::Error>>();
+    log.append(entries, IOFlushed::signal(sent)).await.unwrap();
+    let error = flushed.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("entry 11"), "{error}");
+    drop(log);
+    let mut log = open(&directory).unwrap();
+    assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 10);
+}
+
+#[tokio::test]
+async fn first_frame_that_is_longer_than_the_first_segment_may_be_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let lengths = SegmentLengths {
+        first: 4_096,
+        others: 8_192,
+    };
+    let open = || LogStore::open_with(&path(&directory), lengths, &Metrics::new()).unwrap();
+    drop(open());
+    // The power went when a second segment was made for it, and nothing written into that.
+    fs::write(path(&directory).join("0000000002.log"), vec![0; 16_384]).unwrap();
+
+    let mut log = open();
+    assert!(log.try_get_log_entries(..).await.unwrap().is_empty());
+    append(&mut log, 0..3).await;
+    drop(log);
+    let mut log = open();
+    assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 3);
 }
 
 #[tokio::test]

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::frame;
+use super::frame::{self, HEAD_BYTES, Scanned};
 use super::journal::{Journal, Lengths, Place, Places};
-use super::record::{self, Head, Record};
-use super::segments::{Directory, Segments};
+use super::record::{self, Record, Summary};
+use super::segments::{Directory, FORMAT_VERSION, Segments};
 use super::tail::Tail;
 use crate::raft::types::{self, Entry, LogId, StoredLogId, StoredVote, damaged};
 
@@ -31,7 +31,7 @@ pub(crate) enum OpenError {
         source: io::Error,
     },
     /// Another release wrote it.
-    #[error("the log {} has format `{found}` and this release reads format `2`; start the release that wrote it", path.display())]
+    #[error("the log {} has format `{found}` and this release reads format `{FORMAT_VERSION}`; start the release that wrote it", path.display())]
     Format {
         /// Its directory.
         path: PathBuf,
@@ -86,7 +86,7 @@ pub(super) fn open_segments(
             _ => OpenError::Io { path, source },
         }
     };
-    Replay::of(segments.as_ref(), salt, lengths)
+    Replay::of(segments.as_ref(), salt)
         .and_then(|replay| replay.open(segments, salt, lengths))
         .map_err(failed)
 }
@@ -95,13 +95,13 @@ impl Disk {
     /// Reads entries that memory no longer has.
     pub(super) fn read(&self, range: Range<u64>) -> io::Result<Vec<Entry>> {
         let end = range.end;
-        let found: Vec<Place> = self.places().of(range.clone()).collect();
+        let found: Vec<(u64, Place)> = self.places().of(range).collect();
         let mut entries = Vec::with_capacity(found.len());
-        for place in found {
+        for (index, place) in found {
             match self.entry(place) {
                 Ok((entry, _)) => entries.push(entry),
-                // The front may be purged meanwhile, with the segment that had it.
-                Err(_) if self.places().first > range.start && entries.is_empty() => {}
+                // It was purged meanwhile, with the segment that had it, and all before it.
+                Err(_) if self.places().first > index => entries.clear(),
                 Err(error) => return Err(error),
             }
         }
@@ -137,16 +137,26 @@ impl Disk {
 #[derive(Debug, Default)]
 struct Replay {
     places: Places,
-    head: Head,
+    summary: Summary,
     purged: Option<u64>,
     /// The number of the next frame; none before the first.
     next: Option<u64>,
-    /// The last segment: its number, its length, and where its frames end.
-    last: (u64, u64, usize),
+    /// Of the last segment, whose bytes are as they were read.
+    last: Last,
+}
+
+#[derive(Debug, Default)]
+struct Last {
+    number: u64,
+    bytes: Vec<u8>,
+    /// Where its frames end.
+    end: usize,
+    /// True when nothing but a seal is behind them.
+    is_clean: bool,
 }
 
 impl Replay {
-    fn of(segments: &dyn Segments, salt: u64, lengths: Lengths) -> io::Result<Self> {
+    fn of(segments: &dyn Segments, salt: u64) -> io::Result<Self> {
         let numbers = segments.numbers()?;
         let Some(last) = numbers.last().copied() else {
             return Err(damaged("it has no segment"));
@@ -157,29 +167,29 @@ impl Replay {
                 return Err(damaged(format!("a segment before {number} is missing")));
             }
             let bytes = segments.read(*number)?;
-            let end = replay.segment((*number, *number == last), salt, &bytes)?;
-            if replay.next.is_none() && bytes.len() as u64 != lengths.first {
-                return Err(damaged("the first segment is not as long as it was made"));
+            let scanned = replay.segment(*number, salt, &bytes)?;
+            // The next segment is made when all in this one is flushed: nothing in it can be torn.
+            if *number != last && !scanned.is_clean {
+                let end = scanned.end;
+                return Err(damaged(format!("segment {number} is damaged at {end}")));
             }
-            replay.last = (*number, bytes.len() as u64, end);
-            if *number == last && !is_zero(&bytes[end..]) {
-                // What is torn goes, so that nothing of it is ever taken for what comes in its place.
-                segments.write(*number, end as u64, &vec![0; bytes.len() - end])?;
-            }
+            replay.last = Last {
+                number: *number,
+                bytes,
+                end: scanned.end,
+                is_clean: scanned.is_clean,
+            };
+        }
+        if replay.next.is_none() && (numbers[0] != 1 || replay.last.bytes.len() < HEAD_BYTES) {
+            return Err(damaged("what it begins with is missing"));
         }
         Ok(replay)
     }
 
-    /// Replays one segment; answers where its frames end.
-    fn segment(
-        &mut self,
-        (number, is_last): (u64, bool),
-        salt: u64,
-        bytes: &[u8],
-    ) -> io::Result<usize> {
+    /// Replays one segment.
+    fn segment(&mut self, number: u64, salt: u64, bytes: &[u8]) -> io::Result<Scanned> {
         let scanned = frame::scan(salt, bytes, self.next);
-        // The next segment is made when all in this one is flushed: then nothing in it can be torn.
-        if scanned.is_damaged || !is_last && !scanned.is_clean {
+        if scanned.is_damaged {
             let end = scanned.end;
             return Err(damaged(format!("segment {number} is damaged at {end}")));
         }
@@ -194,12 +204,12 @@ impl Replay {
             };
             let mut is_first = position == 0;
             record::read(&bytes[frame.payload.clone()], |record| {
-                let is_head = matches!(record, Record::Head { .. });
-                if is_head != std::mem::take(&mut is_first) {
+                let is_summary = matches!(record, Record::Summary { .. });
+                if is_summary != std::mem::take(&mut is_first) {
                     return Err(damaged(format!("segment {number} does not begin as one")));
                 }
                 match record {
-                    Record::Head { length, .. } if length != bytes.len() as u64 => Err(damaged(
+                    Record::Summary { length, .. } if length != bytes.len() as u64 => Err(damaged(
                         format!("segment {number} is not as long as it was made"),
                     )),
                     Record::Entry { index, place: at } => {
@@ -212,25 +222,25 @@ impl Replay {
             })?;
             self.next = Some(frame.number + 1);
         }
-        Ok(scanned.end)
+        Ok(scanned)
     }
 
     fn take(&mut self, record: Record<'_>) -> io::Result<()> {
         match record {
-            Record::Head { head, .. } => {
-                if !head.purged.is_empty() {
-                    self.purge(index_of(&head.purged)?);
+            Record::Summary { summary, .. } => {
+                if !summary.purged.is_empty() {
+                    self.purge(index_of(&summary.purged)?);
                 }
-                self.head = head;
+                self.summary = summary;
             }
             Record::Entry { .. } => {}
-            Record::Vote(vote) => self.head.vote = vote.to_vec(),
+            Record::Vote(vote) => self.summary.vote = vote.to_vec(),
             Record::Truncate(from) => self.places.truncate(from),
             Record::Purge { to, id } => {
                 self.purge(to);
-                self.head.purged = id.to_vec();
+                self.summary.purged = id.to_vec();
             }
-            Record::Committed(id) => self.head.committed = id.to_vec(),
+            Record::Committed(id) => self.summary.committed = id.to_vec(),
         }
         Ok(())
     }
@@ -256,14 +266,14 @@ impl Replay {
             return Err(damaged(format!("entry {first} is missing")));
         }
         let mut tail = Tail::default();
-        if !self.head.vote.is_empty() {
-            tail.vote = Some(types::decode::<StoredVote>(&self.head.vote)?.into());
+        if !self.summary.vote.is_empty() {
+            tail.vote = Some(types::decode::<StoredVote>(&self.summary.vote)?.into());
         }
-        if !self.head.purged.is_empty() {
-            tail.purge(types::decode::<StoredLogId>(&self.head.purged)?.into());
+        if !self.summary.purged.is_empty() {
+            tail.purge(types::decode::<StoredLogId>(&self.summary.purged)?.into());
         }
-        if !self.head.committed.is_empty() {
-            let committed = types::decode::<StoredLogId>(&self.head.committed)?.into();
+        if !self.summary.committed.is_empty() {
+            let committed = types::decode::<StoredLogId>(&self.summary.committed)?.into();
             tail.load_commit(Some(committed));
         }
         let disk = Disk {
@@ -280,21 +290,34 @@ impl Replay {
             tail.load(entry, bytes);
         }
         let disk = Arc::new(disk);
-        let (segment, length, offset) = self.last;
+        let Last {
+            number,
+            mut bytes,
+            end,
+            is_clean,
+        } = self.last;
         let journal = Journal {
             disk: Arc::clone(&disk),
             salt,
             lengths,
-            head: self.head,
+            summary: self.summary,
             next: self.next.unwrap_or(1),
-            segment,
-            length,
-            offset: offset as u64,
+            segment: number,
+            length: bytes.len() as u64,
+            offset: end as u64,
             frame: Vec::new(),
         };
-        // A process that was killed may not have flushed what is read here.
+        // What is read here may never have been flushed: a process was killed before it did, or a
+        // flush has failed, after which the system takes what it has in memory for written.
+        if !is_clean {
+            // Nothing that is torn is ever taken for a part of what comes in its place.
+            bytes[end..].fill(0);
+        } else {
+            bytes.truncate(end);
+        }
+        disk.segments.write(number, 0, &bytes)?;
         journal.seal()?;
-        disk.segments.flush(segment)?;
+        disk.segments.flush(number)?;
         Ok(Opened {
             journal,
             disk,
@@ -305,8 +328,4 @@ impl Replay {
 
 fn index_of(id: &[u8]) -> io::Result<u64> {
     Ok(LogId::from(types::decode::<StoredLogId>(id)?).index())
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
 }

@@ -21,7 +21,11 @@
 //! - To have such a proof of the last frame too, an empty frame, the *seal*, is written behind it,
 //!   without a flush and without using up a number: the next frame takes its place.
 //! - A disk writes sectors of [`SECTOR`] bytes whole or not at all, and no head lies in two of them. So
-//!   the head of a torn frame is whole, or what was there before: zeros, or the seal.
+//!   the head of a torn frame is whole, or what was there before: zeros, or the seal. And where its
+//!   head is whole, another sector of it was not written, and reads as zeros.
+//!
+//! What is left is a power cut that takes the seal, after which a bit turns in the very last frame,
+//! which is longer than a sector and has a sector of zeros of its own: that one is taken for torn.
 //!
 //! The salt is random and never leaves the log: nobody can give bytes to an entry that are taken for
 //! a frame where a torn one ends.
@@ -171,13 +175,25 @@ fn was_whole(salt: u64, bytes: &[u8], at: usize, next: Option<u64>) -> bool {
     match head(salt, bytes, at) {
         Some(head) => {
             let behind = bytes.get(head.payload.end..).unwrap_or_default();
-            next.is_some_and(|next| next != head.number) || !is_zero(behind)
+            next.is_some_and(|next| next != head.number)
+                || !is_zero(behind)
+                || !misses_a_sector(bytes, at, head.payload.end)
         }
         None => {
-            let head = bytes.get(at..at + HEAD_BYTES).unwrap_or_default();
-            !is_zero(head)
+            let end = bytes.len().min(at + HEAD_BYTES);
+            !is_zero(bytes.get(at..end).unwrap_or_default())
         }
     }
+}
+
+/// True when a sector of what lies from `at` to `end` was not written, other than that of the head.
+fn misses_a_sector(bytes: &[u8], at: usize, end: usize) -> bool {
+    let second = (at / SECTOR + 1) * SECTOR;
+    let mut sectors = (second..end).step_by(SECTOR);
+    sectors.any(|start| {
+        let part = bytes.get(start..end.min(start + SECTOR));
+        part.is_none_or(is_zero)
+    })
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
@@ -295,6 +311,19 @@ mod tests {
                 assert_eq!(scanned.frames.len(), 2 + usize::from(is_whole));
                 assert!(!scanned.is_damaged, "{before} {there:b}");
             }
+        }
+    }
+
+    #[test]
+    fn bit_that_turned_in_the_last_frame_is_damage_without_a_seal_too() {
+        let whole = segment(&[b"first", &[7; 1_500]]);
+        let end = scan(SALT, &whole, Some(5)).end;
+        for bit in 0..end * 8 {
+            let mut bytes = whole.clone();
+            bytes[end..].fill(0);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let scanned = scan(SALT, &bytes, Some(5));
+            assert!(scanned.frames.len() == 2 || scanned.is_damaged, "{bit}");
         }
     }
 

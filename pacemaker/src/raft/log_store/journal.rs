@@ -1,4 +1,6 @@
-//! The end of the log: frames into segments, one flush each.
+//! The end of the log, which the [`writer`](super::writer) writes: frames into segments, one flush each.
+//!
+//! Never does: read, or write again after a write or a flush has failed.
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,8 +9,9 @@ use std::sync::Arc;
 
 use super::disk::Disk;
 use super::frame::{self, HEAD_BYTES};
-use super::record::{self, Head};
+use super::record::{self, Summary};
 use super::writer::Write;
+use crate::files::is_full;
 
 /// The room of a frame that is kept for the next one.
 const FRAME_KEPT_BYTES: usize = 1024 * 1024;
@@ -78,20 +81,47 @@ impl Places {
 
     /// The oldest segment, when nothing in it is needed any more: the newest says itself what it is
     /// the end of.
-    fn spent(&self, purged: u64) -> Option<u64> {
+    fn spent(&self) -> Option<u64> {
         let (number, highest) = *self.segments.front()?;
-        let is_spent = self.segments.len() > 1 && highest <= Some(purged);
-        is_spent.then_some(number)
+        let is_spent = highest.is_none_or(|highest| highest < self.first);
+        (self.segments.len() > 1 && is_spent).then_some(number)
     }
 
-    /// The places of entries that are there.
-    pub(super) fn of(&self, range: Range<u64>) -> impl Iterator<Item = Place> {
+    /// An error when the entries of a batch would leave a hole in the log.
+    fn check(&self, batch: &[Write]) -> io::Result<()> {
+        // An empty log may begin anywhere.
+        let mut next = match self.places.len() as u64 {
+            0 => u64::MAX,
+            count => self.first + count,
+        };
+        for write in batch {
+            match write {
+                Write::Append { records, .. } => {
+                    for (index, _) in records {
+                        if *index > next {
+                            let why = format!("entry {index} would follow entry {next} in the log");
+                            return Err(io::Error::other(why));
+                        }
+                        next = index + 1;
+                    }
+                }
+                Write::Truncate { from } => next = next.min(*from),
+                Write::Purge { to, .. } if *to >= next => next = u64::MAX,
+                Write::Purge { .. } | Write::Vote { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The places of entries that are there, each with the index of the entry.
+    pub(super) fn of(&self, range: Range<u64>) -> impl Iterator<Item = (u64, Place)> {
         let at = |index: u64| {
             let at = usize::try_from(index.saturating_sub(self.first)).unwrap_or(usize::MAX);
             at.min(self.places.len())
         };
         let (start, end) = (at(range.start), at(range.end));
-        self.places.range(start..end.max(start)).copied()
+        let places = self.places.range(start..end.max(start)).copied();
+        (self.first + start as u64..).zip(places)
     }
 }
 
@@ -102,7 +132,7 @@ pub(super) struct Journal {
     pub(super) salt: u64,
     pub(super) lengths: Lengths,
     /// What was said last.
-    pub(super) head: Head,
+    pub(super) summary: Summary,
     /// The number of the next frame.
     pub(super) next: u64,
     /// The segment that is written.
@@ -115,25 +145,48 @@ pub(super) struct Journal {
     pub(super) frame: Vec<u8>,
 }
 
+/// What became of a batch.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// It is on the disk.
+    Done,
+    /// It needs a segment more, for which the disk has no room at the moment. What there is of
+    /// segments has its room already.
+    NoRoom(io::Error),
+}
+
 /// Where an entry is in the frame that is gathered.
 type Gathered = (u64, Range<usize>);
 
 impl Journal {
-    /// Has all of this on the disk when it returns, or nothing may be written any more.
-    pub(super) fn write(&mut self, batch: &[Write], committed: Option<&[u8]>) -> io::Result<()> {
+    /// Has all of this on the disk when it returns [`Written::Done`]. After [`Written::NoRoom`] nothing
+    /// has happened; after an error nothing may be written any more.
+    pub(super) fn write(
+        &mut self,
+        batch: &[Write],
+        committed: Option<&[u8]>,
+    ) -> io::Result<Written> {
         let mut frame = std::mem::take(&mut self.frame);
         // In front there is room for what a segment begins with.
-        let room = record::head_length(&self.head);
+        let room = record::summary_length(&self.summary);
         frame.clear();
         frame.resize(room + HEAD_BYTES, 0);
         let gathered = gather(&mut frame, batch, committed);
+        if frame.len() == room + HEAD_BYTES {
+            // A frame of nothing would be a seal.
+            return Ok(Written::Done);
+        }
+        self.disk.places().check(batch)?;
         let longest = frame::length_of(frame.len() - HEAD_BYTES) as u64;
         let end_with_seal = |offset: u64| frame::start_from(offset + longest) + HEAD_BYTES as u64;
         if end_with_seal(self.offset) > self.length {
-            self.turn(end_with_seal(0))?;
+            match self.turn(end_with_seal(0)) {
+                Err(error) if is_full(&error) => return Ok(Written::NoRoom(error)),
+                turned => turned?,
+            }
         }
         let start = if self.offset == 0 {
-            self.put_head(&mut frame);
+            self.put_summary(&mut frame);
             0
         } else {
             room
@@ -142,7 +195,7 @@ impl Journal {
         let segments = self.disk.segments();
         segments.write(self.segment, self.offset, &frame[start..])?;
         segments.flush(self.segment)?;
-        self.note(batch, committed, &gathered, start);
+        self.remember(batch, committed, &gathered, start);
         self.offset = frame::start_from(self.offset + (frame.len() - start) as u64);
         self.next += 1;
         if self.offset * 2 > self.length {
@@ -151,7 +204,7 @@ impl Journal {
         if frame.capacity() <= FRAME_KEPT_BYTES {
             self.frame = frame;
         }
-        self.remove_spent(batch)
+        Ok(Written::Done)
     }
 
     /// Puts the seal behind the last frame, when nothing follows it at once.
@@ -174,14 +227,14 @@ impl Journal {
     }
 
     /// Fills the room that was left for it at the front of a frame.
-    fn put_head(&self, frame: &mut [u8]) {
-        let mut head = Vec::new();
-        record::put_head(&mut head, self.length, &self.head);
-        frame[HEAD_BYTES..HEAD_BYTES + head.len()].copy_from_slice(&head);
+    fn put_summary(&self, frame: &mut [u8]) {
+        let mut summary = Vec::new();
+        record::put_summary(&mut summary, self.length, &self.summary);
+        frame[HEAD_BYTES..HEAD_BYTES + summary.len()].copy_from_slice(&summary);
     }
 
     /// Remembers what the disk has now.
-    fn note(
+    fn remember(
         &mut self,
         batch: &[Write],
         committed: Option<&[u8]>,
@@ -189,7 +242,7 @@ impl Journal {
         start: usize,
     ) {
         if let Some(committed) = committed {
-            self.head.committed = committed.to_vec();
+            self.summary.committed = committed.to_vec();
         }
         let mut gathered = gathered.iter();
         let mut places = self.disk.places();
@@ -208,24 +261,20 @@ impl Journal {
                         );
                     }
                 }
-                Write::Vote { record, .. } => self.head.vote.clone_from(record),
+                Write::Vote { record, .. } => self.summary.vote.clone_from(record),
                 Write::Truncate { from } => places.truncate(*from),
                 Write::Purge { to, record } => {
                     places.purge(*to);
-                    self.head.purged.clone_from(record);
+                    self.summary.purged.clone_from(record);
                 }
             }
         }
     }
 
-    fn remove_spent(&self, batch: &[Write]) -> io::Result<()> {
-        let purged = batch.iter().rev().find_map(|write| match write {
-            Write::Purge { to, .. } => Some(*to),
-            Write::Append { .. } | Write::Vote { .. } | Write::Truncate { .. } => None,
-        });
-        let Some(purged) = purged else { return Ok(()) };
+    /// Removes the segments of which nothing is needed any more, once the batch is answered.
+    pub(super) fn remove_spent(&self) -> io::Result<()> {
         loop {
-            let spent = self.disk.places().spent(purged);
+            let spent = self.disk.places().spent();
             let Some(number) = spent else { return Ok(()) };
             self.disk.segments().remove(number)?;
             self.disk.places().segments.pop_front();

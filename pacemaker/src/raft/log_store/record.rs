@@ -1,4 +1,4 @@
-//! What frames are made of: one record for each thing that happened to the log, in order.
+//! What frames are made of, for [`journal`](super::journal) and [`disk`](super::disk): one record for each thing that happened to the log, in order.
 //!
 //! A record is a byte that says its kind, and then numbers (little-endian) and bytes (their length
 //! as 32 bits first). Entries, votes and log ids carry checks of their own; see
@@ -11,7 +11,7 @@ use bytes::{Buf as _, BufMut as _};
 
 use crate::raft::types::damaged;
 
-const HEAD: u8 = 1;
+const SUMMARY: u8 = 1;
 const ENTRY: u8 = 2;
 const VOTE: u8 = 3;
 const TRUNCATE: u8 = 4;
@@ -20,7 +20,7 @@ const COMMITTED: u8 = 6;
 
 /// What the log is besides its entries, each as encoded; empty when there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct Summary {
     /// The last vote.
     pub(super) vote: Vec<u8>,
     /// The last entry that was removed from the front.
@@ -33,11 +33,11 @@ pub(super) struct Head {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Record<'a> {
     /// The first of a segment: what those before it said, so that they can be removed.
-    Head {
+    Summary {
         /// How long the segment is.
         length: u64,
         /// What was said.
-        head: Head,
+        summary: Summary,
     },
     /// An entry at the end.
     Entry {
@@ -68,17 +68,17 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
-pub(super) fn put_head(out: &mut Vec<u8>, length: u64, head: &Head) {
-    out.put_u8(HEAD);
+pub(super) fn put_summary(out: &mut Vec<u8>, length: u64, summary: &Summary) {
+    out.put_u8(SUMMARY);
     out.put_u64_le(length);
-    put_bytes(out, &head.vote);
-    put_bytes(out, &head.purged);
-    put_bytes(out, &head.committed);
+    put_bytes(out, &summary.vote);
+    put_bytes(out, &summary.purged);
+    put_bytes(out, &summary.committed);
 }
 
-/// How many bytes [`put_head`] puts.
-pub(super) fn head_length(head: &Head) -> usize {
-    1 + 8 + 3 * 4 + head.vote.len() + head.purged.len() + head.committed.len()
+/// How many bytes [`put_summary`] puts.
+pub(super) fn summary_length(summary: &Summary) -> usize {
+    1 + 8 + 3 * 4 + summary.vote.len() + summary.purged.len() + summary.committed.len()
 }
 
 /// Puts an entry; answers where it lies in `out`.
@@ -119,9 +119,9 @@ pub(super) fn read(
     let mut rest = Rest(payload);
     while !rest.0.is_empty() {
         let record = match rest.number(|rest| rest.try_get_u8())? {
-            HEAD => Record::Head {
+            SUMMARY => Record::Summary {
                 length: rest.number(|rest| rest.try_get_u64_le())?,
-                head: Head {
+                summary: Summary {
                     vote: rest.bytes()?.to_vec(),
                     purged: rest.bytes()?.to_vec(),
                     committed: rest.bytes()?.to_vec(),
@@ -143,7 +143,11 @@ pub(super) fn read(
                 id: rest.bytes()?,
             },
             COMMITTED => Record::Committed(rest.bytes()?),
-            other => return Err(damaged(format!("a record of the unknown kind {other}"))),
+            other => {
+                return Err(damaged(format!(
+                    "a record of kind {other}, which this release does not know"
+                )));
+            }
         };
         each(record)?;
     }
@@ -178,14 +182,14 @@ mod tests {
 
     #[test]
     fn records_are_read_as_they_were_put() {
-        let head = Head {
+        let summary = Summary {
             vote: b"vote".to_vec(),
             purged: Vec::new(),
             committed: b"committed".to_vec(),
         };
         let mut payload = Vec::new();
-        put_head(&mut payload, 4_096, &head);
-        assert_eq!(payload.len(), head_length(&head));
+        put_summary(&mut payload, 4_096, &summary);
+        assert_eq!(payload.len(), summary_length(&summary));
         let place = put_entry(&mut payload, 7, b"entry");
         put_vote(&mut payload, b"vote");
         put_truncate(&mut payload, 7);
@@ -194,9 +198,9 @@ mod tests {
 
         let mut count = 0;
         let expected = [
-            Record::Head {
+            Record::Summary {
                 length: 4_096,
-                head,
+                summary,
             },
             Record::Entry {
                 index: 7,

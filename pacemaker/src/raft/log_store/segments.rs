@@ -1,16 +1,19 @@
 //! The files of the log: a directory with one for each segment.
 //!
 //! ```text
-//! raft/format             the format of the log, its salt, and the lock of the process that has it
+//! raft.lock               the lock of the process that has the log
+//! raft/format             the format of the log, and its salt
 //! raft/0000000001.log     segments, filled with zeros when they are made, so that writing into one
 //! raft/0000000002.log     changes nothing but its bytes: a flush is then one write of the disk
 //! raft/spare              the next segment, made by a thread of its own while there is time
 //! ```
+//!
+//! Never does: know what is in a segment.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,7 +25,7 @@ use crate::files::{make_private, sync_directory};
 use crate::raft::types::damaged;
 
 /// The format of the log that this release reads and writes. Format 1 was a redb database.
-const FORMAT_VERSION: &str = "2";
+pub(super) const FORMAT_VERSION: &str = "2";
 const FORMAT: &str = "format";
 const SPARE: &str = "spare";
 const SUFFIX: &str = ".log";
@@ -63,7 +66,7 @@ pub(super) struct Directory {
     open: Mutex<BTreeMap<u64, Arc<File>>>,
     spare: Mutex<Option<Spare>>,
     /// Locked as long as this is open.
-    _format: File,
+    _lock: File,
 }
 
 /// A segment that is being made, or has been.
@@ -81,27 +84,24 @@ impl Directory {
             path: path.to_owned(),
             source,
         };
+        // Two that start at once would also make the log at once.
+        let lock = File::create(path.with_extension("lock")).map_err(fail)?;
+        take_lock(path, &lock)?;
         if !path.try_exists().map_err(fail)? {
             create(path, length).map_err(fail)?;
         }
+        prepare(path).map_err(fail)?;
         let broken = |source| OpenError::Damaged {
             path: path.to_owned(),
             source,
         };
-        let mut format = match File::open(path.join(FORMAT)) {
+        let text = match fs::read_to_string(path.join(FORMAT)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(broken(damaged("it does not say its format")));
             }
-            opened => opened.map_err(fail)?,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(broken(error)),
+            text => text.map_err(fail)?,
         };
-        lock(path, &format)?;
-        let mut text = String::new();
-        format
-            .read_to_string(&mut text)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::InvalidData => broken(error),
-                _ => fail(error),
-            })?;
         let Some((version, salt)) = read_format(&text) else {
             return Err(broken(damaged("what says its format is damaged")));
         };
@@ -115,7 +115,7 @@ impl Directory {
             path: path.to_owned(),
             open: Mutex::default(),
             spare: Mutex::default(),
-            _format: format,
+            _lock: lock,
         };
         Ok((directory, salt))
     }
@@ -172,9 +172,8 @@ impl Segments for Directory {
         for item in fs::read_dir(&self.path)? {
             let file = item?.file_name();
             let number = file.to_str().and_then(|file| file.strip_suffix(SUFFIX));
-            if let Some(number) = number {
-                numbers.push(number.parse().map_err(damaged)?);
-            }
+            // What somebody else has put there is nothing of the log's.
+            numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
         }
         numbers.sort_unstable();
         Ok(numbers)
@@ -221,8 +220,9 @@ impl Segments for Directory {
     }
 
     fn remove(&self, number: u64) -> io::Result<()> {
-        self.files().remove(&number);
+        // In this order, so that no reader opens it again for good.
         fs::remove_file(self.segment(number))?;
+        self.files().remove(&number);
         sync_directory(&self.path)
     }
 }
@@ -231,10 +231,21 @@ fn name(number: u64) -> String {
     format!("{number:010}{SUFFIX}")
 }
 
-fn lock(path: &Path, format: &File) -> Result<(), OpenError> {
+/// Makes durable what a process that was killed may have left undone, and clears what it left half
+/// made.
+fn prepare(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path.join(SPARE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    sync_directory(path)?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+fn take_lock(path: &Path, lock: &File) -> Result<(), OpenError> {
     let started = Instant::now();
     loop {
-        match format.try_lock() {
+        match lock.try_lock() {
             Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) if started.elapsed() < BUSY_PATIENCE => {
                 #[expect(
@@ -276,8 +287,18 @@ fn create(path: &Path, length: u64) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_directory)
 }
 
-/// A flushed file of zeros.
+/// A flushed file of zeros; there is none when that fails, and nothing takes its room.
 fn fill(path: &Path, length: u64) -> io::Result<()> {
+    let filled = write_zeros(path, length);
+    if filled.is_err()
+        && let Err(error) = fs::remove_file(path)
+    {
+        tracing::debug!(%error, path = %path.display(), "a half made segment stays");
+    }
+    filled
+}
+
+fn write_zeros(path: &Path, length: u64) -> io::Result<()> {
     let zeros = vec![0; ZEROS_BYTES];
     let mut file = File::create(path)?;
     let mut left = length;

@@ -39,7 +39,7 @@ struct Commit {
     entry: Option<LogId>,
     /// The append after which it became known: the entry lies in it or before it.
     write: u64,
-    /// False once it goes to the disk.
+    /// False once it is on the disk.
     is_new: bool,
 }
 
@@ -81,13 +81,19 @@ impl Tail {
 
     /// What is committed and not on disk, if its entries are there once the appends up to `write`
     /// are: a log must never say that an entry is committed that it lacks.
-    pub(super) fn take_commit(&mut self, write: Option<u64>) -> Option<LogId> {
+    pub(super) fn commit_within(&self, write: Option<u64>) -> Option<LogId> {
         let reached = write.unwrap_or(self.durable_write);
         if !self.committed.is_new || self.committed.write > reached {
             return None;
         }
-        self.committed.is_new = false;
         self.committed.entry
+    }
+
+    /// The disk says now that this is committed.
+    pub(super) fn commit_is_written(&mut self, written: LogId) {
+        if self.committed.entry == Some(written) {
+            self.committed.is_new = false;
+        }
     }
 
     /// Puts an entry that was read from disk at the end.
@@ -264,10 +270,11 @@ mod tests {
         let (second, _) = tail.append(vec![entry(2, 10)]);
         tail.commit(log_id(2));
 
-        assert_eq!(tail.take_commit(None), None);
-        assert_eq!(tail.take_commit(Some(first)), None);
-        assert_eq!(tail.take_commit(Some(second)), Some(log_id(2)));
-        assert_eq!(tail.take_commit(Some(second)), None, "it is there");
+        assert_eq!(tail.commit_within(None), None);
+        assert_eq!(tail.commit_within(Some(first)), None);
+        assert_eq!(tail.commit_within(Some(second)), Some(log_id(2)));
+        tail.commit_is_written(log_id(2));
+        assert_eq!(tail.commit_within(Some(second)), None, "it is there");
         assert_eq!(tail.committed(), Some(log_id(2)));
     }
 

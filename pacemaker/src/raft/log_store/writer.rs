@@ -1,23 +1,30 @@
-//! What writes the log: everything that waits, in one durable commit.
+//! What writes the log: everything that waits, in one frame.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use openraft::storage::IOFlushed;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{mpsc, oneshot};
 
-use super::journal::Journal;
+use super::journal::{Journal, Written};
 use super::tail::{EncodedEntry, Tail};
+#[cfg(test)]
+use crate::raft::simulation::runtime::pass;
 use crate::raft::types::{self, StoredLogId, TypeConfig};
 
 /// Writes that go into one frame: bounds how long the first of them waits.
 const BATCH_LENGTH: usize = 1024;
+/// Bytes of entries after which a frame takes no more writes.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Frames of which one says what is committed: that only saves time at a restart, where the leader
 /// soon tells the rest.
 pub(crate) const COMMITTED_EVERY: u32 = 32;
+
+/// Between two looks whether a full disk has room again.
+const ROOM_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One thing to be written, in the order of the queue.
 pub(super) enum Write {
@@ -51,6 +58,16 @@ pub(super) enum Write {
     },
 }
 
+impl Write {
+    /// Of its entries.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Append { records, .. } => records.iter().map(|(_, bytes)| bytes.len()).sum(),
+            Self::Vote { .. } | Self::Truncate { .. } | Self::Purge { .. } => 0,
+        }
+    }
+}
+
 /// Writes what waits; a thread runs it, and in a simulation a task does.
 pub(crate) struct Writer {
     journal: Journal,
@@ -61,6 +78,8 @@ pub(crate) struct Writer {
     batch: Vec<Write>,
     /// Frames since the last that said what is committed.
     silent: u32,
+    /// False while the disk has no room for what is to be written.
+    has_room: bool,
     /// After an error nothing is written any more: what is on disk is then unknown, every waiter
     /// hears of it, and openraft stops for good.
     failed: Option<String>,
@@ -80,6 +99,7 @@ impl Writer {
             flush_seconds,
             batch: Vec::new(),
             silent: 0,
+            has_room: true,
             failed: None,
         }
     }
@@ -88,7 +108,13 @@ impl Writer {
     pub(super) fn run(mut self) {
         while let Some(first) = self.waiting.blocking_recv() {
             self.take(first);
-            self.flush();
+            while !self.flush() {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "a disk that has room again gives no event to wait for"
+                )]
+                std::thread::sleep(ROOM_INTERVAL);
+            }
         }
         self.close();
     }
@@ -99,56 +125,73 @@ impl Writer {
         while let Some(first) = self.waiting.recv().await {
             self.take(first);
             flushing().await;
-            self.flush();
+            while !self.flush() {
+                pass(ROOM_INTERVAL).await;
+            }
         }
         self.close();
     }
 
     fn take(&mut self, first: Write) {
+        let mut bytes = first.bytes();
         self.batch.push(first);
-        while self.batch.len() < BATCH_LENGTH {
+        while self.batch.len() < BATCH_LENGTH && bytes < BATCH_BYTES {
             let Ok(next) = self.waiting.try_recv() else {
                 break;
             };
+            bytes += next.bytes();
             self.batch.push(next);
         }
     }
 
-    fn flush(&mut self) {
+    /// Writes the batch and tells whoever waits; false when the disk has no room for it yet.
+    fn flush(&mut self) -> bool {
         if self.failed.is_none() {
             let started = Instant::now();
-            self.silent += 1;
-            let is_due = self.silent >= COMMITTED_EVERY;
-            if is_due {
-                self.silent = 0;
+            match self.commit() {
+                Ok(Written::Done) => self.has_room = true,
+                Ok(Written::NoRoom(error)) if !self.waiting.is_closed() => {
+                    if std::mem::take(&mut self.has_room) {
+                        tracing::error!(%error, "the disk has no room for the log; it waits");
+                    }
+                    return false;
+                }
+                Ok(Written::NoRoom(error)) | Err(error) => self.fail(&error),
             }
-            let written = self.commit(is_due);
-            self.note(written);
             self.flush_seconds.observe(started.elapsed().as_secs_f64());
         }
         let mut batch = std::mem::take(&mut self.batch);
         self.answer(batch.drain(..));
         self.batch = batch;
-        if self.failed.is_none() && self.waiting.is_empty() {
-            let sealed = self.journal.seal();
-            self.note(sealed);
+        if let Err(error) = self.journal.remove_spent() {
+            tracing::warn!(%error, "a segment of the log that is not needed any more stays");
         }
+        if self.failed.is_none()
+            && self.waiting.is_empty()
+            && let Err(error) = self.journal.seal()
+        {
+            self.fail(&error);
+        }
+        true
     }
 
-    fn note(&mut self, written: io::Result<()>) {
-        if let Err(error) = written {
-            tracing::error!(%error, "writing the log failed; nothing more is written");
-            self.failed = Some(error.to_string());
-        }
+    fn fail(&mut self, error: &io::Error) {
+        tracing::error!(%error, "writing the log failed; nothing more is written");
+        self.failed = Some(error.to_string());
     }
 
+    /// Notes what is committed, which a restart would otherwise hear from the leader.
     fn close(&mut self) {
         let has_committed = self.tail().is_ok_and(|tail| tail.is_commit_new());
-        if self.failed.is_none()
-            && has_committed
-            && let Err(error) = self.commit(true)
-        {
-            tracing::warn!(%error, "noting what is committed failed; a restart takes longer");
+        if self.failed.is_some() || !has_committed {
+            return;
+        }
+        self.silent = COMMITTED_EVERY;
+        match self.commit() {
+            Ok(Written::Done) => {}
+            Ok(Written::NoRoom(error)) | Err(error) => {
+                tracing::warn!(%error, "noting what is committed failed; a restart takes longer");
+            }
         }
     }
 
@@ -159,19 +202,27 @@ impl Writer {
     }
 
     /// Writes the batch.
-    fn commit(&mut self, with_committed: bool) -> io::Result<()> {
+    fn commit(&mut self) -> io::Result<Written> {
         let last = self.batch.iter().rev().find_map(|write| match write {
             Write::Append { write, .. } => Some(*write),
             Write::Vote { .. } | Write::Truncate { .. } | Write::Purge { .. } => None,
         });
-        let committed = if with_committed {
-            self.tail()?.take_commit(last)
+        let is_due = self.silent + 1 >= COMMITTED_EVERY;
+        let committed = if is_due {
+            self.tail()?.commit_within(last)
         } else {
             None
         };
-        let committed = committed.map(|committed| types::encode(&StoredLogId::from(committed)));
-        self.journal
-            .write(&self.batch, committed.transpose()?.as_deref())
+        let record = committed.map(|committed| types::encode(&StoredLogId::from(committed)));
+        let record = record.transpose()?;
+        let written = self.journal.write(&self.batch, record.as_deref())?;
+        if matches!(written, Written::Done) {
+            self.silent = if is_due { 0 } else { self.silent + 1 };
+            if let Some(committed) = committed {
+                self.tail()?.commit_is_written(committed);
+            }
+        }
+        Ok(written)
     }
 
     fn answer(&self, batch: impl Iterator<Item = Write>) {

@@ -52,8 +52,11 @@ struct Segment {
 /// What goes wrong in a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// It fails, and nobody says more about it: the next one succeeds.
+    /// It fails, and nobody says more about it: the next one succeeds. What was not flushed reads
+    /// as it is on the disk from then on.
     Error,
+    /// The same, but it still reads as it was written, and is never flushed: as on ext4.
+    Kept,
     /// The power goes while it is under way.
     Power,
 }
@@ -137,6 +140,7 @@ impl Disk {
         let bit = 1 << self.random.within(0..8);
         if let Some(segment) = inside.segments.get_mut(&number) {
             segment.cached[at] ^= bit;
+            segment.dirty.insert(at / SECTOR);
             segment.flush();
         }
     }
@@ -151,6 +155,17 @@ impl Inside {
     fn lose(&mut self, survives: impl Fn() -> bool) {
         for segment in self.segments.values_mut() {
             segment.lose(&survives);
+        }
+    }
+
+    /// Some sectors are flushed, and the others are taken to be.
+    fn forget(&mut self, survives: impl Fn() -> bool) {
+        for segment in self.segments.values_mut() {
+            for sector in std::mem::take(&mut segment.dirty) {
+                if survives() {
+                    segment.keep(sector);
+                }
+            }
         }
     }
 
@@ -181,7 +196,6 @@ impl Segment {
         for sector in std::mem::take(&mut self.dirty) {
             self.keep(sector);
         }
-        self.flushed.clone_from(&self.cached);
     }
 }
 
@@ -265,7 +279,11 @@ impl Segments for Handle {
             return Ok(());
         };
         inside.fails = None;
-        inside.lose(|| self.disk.random.chance(50));
+        if how == Failure::Kept {
+            inside.forget(|| self.disk.random.chance(50));
+        } else {
+            inside.lose(|| self.disk.random.chance(50));
+        }
         if how == Failure::Power {
             inside.opened += 1;
             if let Some(process) = inside.process.take() {

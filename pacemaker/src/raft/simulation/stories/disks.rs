@@ -14,9 +14,8 @@ pub(super) async fn flush_fails(world: &World) {
         let leader = world.some_leader().await;
         let id = world.random.pick(&[leader, world.others(&[leader])[0]]);
         let machine = world.machine(id);
-        machine
-            .disk
-            .fail(world.random.within(1..10), Failure::Error);
+        let how = world.random.pick(&[Failure::Error, Failure::Kept]);
+        machine.disk.fail(world.random.within(1..10), how);
         let mut is_running = true;
         for _ in 0..200 {
             world.pass(5..15).await;
@@ -34,6 +33,12 @@ pub(super) async fn flush_fails(world: &World) {
         machine.stop(Stop::Process);
         machine.start().await;
         world.pass(200..1_500).await;
+        if world.random.chance(50) {
+            // What it has read since and counted as there is there.
+            machine.stop(Stop::Power);
+            machine.start().await;
+            world.pass(200..1_500).await;
+        }
     }
 }
 
@@ -43,7 +48,8 @@ pub(super) async fn bit_turns(world: &World) {
     let ids = world.ids();
     let victim = world.random.pick(&[leader, world.others(&[leader])[0]]);
     let machine = world.machine(victim);
-    machine.stop(Stop::Process);
+    let how = [Stop::Process, Stop::Power, Stop::PowerTorn];
+    machine.stop(world.random.pick(&how));
     if world.random.chance(70) {
         machine.disk.damage();
     } else {
@@ -96,16 +102,15 @@ pub(super) async fn full_disk(world: &World) {
         let id = world.random.pick(&[leader, world.others(&[leader])[0]]);
         let machine = world.machine(id);
         machine.disk.fill();
-        for _ in 0..6 {
-            world.pass(100..700).await;
-            // Supervision starts it again and again.
-            machine.start().await;
-        }
+        world.pass(600..4_000).await;
         world
             .majority_writes(&world.ids(), Duration::from_secs(5))
             .await;
         machine.disk.mend();
-        machine.start().await;
         world.pass(300..1_000).await;
+        if machine.running().is_none() {
+            let why = format_args!("{id} has ended because its disk was full");
+            world.witness.wrong(why);
+        }
     }
 }

@@ -26,9 +26,14 @@ async fn fault(world: &World) {
         3 => machine
             .disk
             .fail(world.random.within(1..30), Failure::Power),
-        4 => machine
-            .disk
-            .fail(world.random.within(1..30), Failure::Error),
+        4 => machine.disk.fail(
+            world.random.within(1..30),
+            if world.random.chance(50) {
+                Failure::Error
+            } else {
+                Failure::Kept
+            },
+        ),
         5 => machine.pause(),
         6 => machine.resume(),
         7 => {
