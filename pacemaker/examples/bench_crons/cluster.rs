@@ -66,6 +66,13 @@ pub(crate) struct Clock {
     pub(crate) rate: u32,
 }
 
+impl Clock {
+    /// The machine's.
+    pub(crate) fn of_the_machine() -> Self {
+        Self { start: 0, rate: 1 }
+    }
+}
+
 /// Three processes.
 pub(crate) struct Cluster {
     pub(crate) urls: Vec<String>,

@@ -7,6 +7,7 @@ mod policies;
 mod process;
 mod receiver;
 mod slots;
+mod stampede;
 
 use std::sync::Arc;
 use std::time::SystemTime;

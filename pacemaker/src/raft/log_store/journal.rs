@@ -89,9 +89,10 @@ impl Places {
 
     /// An error when the entries of a batch would leave a hole in the log.
     fn check(&self, batch: &[Write]) -> io::Result<()> {
-        // An empty log may begin anywhere.
+        /// Of an empty log.
+        const ANYWHERE: u64 = u64::MAX;
         let mut next = match self.places.len() as u64 {
-            0 => u64::MAX,
+            0 => ANYWHERE,
             count => self.first + count,
         };
         for write in batch {
@@ -105,9 +106,9 @@ impl Places {
                         next = index + 1;
                     }
                 }
-                Write::Truncate { from } => next = next.min(*from),
-                Write::Purge { to, .. } if *to >= next => next = u64::MAX,
-                Write::Purge { .. } | Write::Vote { .. } => {}
+                Write::Truncate { from } if next != ANYWHERE => next = next.min(*from),
+                Write::Purge { to, .. } if *to >= next => next = ANYWHERE,
+                Write::Truncate { .. } | Write::Purge { .. } | Write::Vote { .. } => {}
             }
         }
         Ok(())
