@@ -43,8 +43,11 @@ async fn r3_power_loss_on_one_two_or_all_machines_loses_nothing_acknowledged() -
         let writing = Writing::burst(&format!("round-{count}"), WRITES_OF_A_ROUND);
         let history = History::start(&clients, &writing);
         history.wait_for(40).await?;
+        // A new name each time: what takes the place of a file that is there is written out when it is
+        // closed (ext4's `auto_da_alloc`).
+        let unflushed = format!("{UNFLUSHED}-{count}");
         for victim in &victims {
-            std::fs::write(cluster.on_disk(*victim, UNFLUSHED)?, "lost")?;
+            std::fs::write(cluster.on_disk(*victim, &unflushed)?, "lost")?;
         }
 
         cluster.lose_power(&victims).await?;
@@ -62,7 +65,7 @@ async fn r3_power_loss_on_one_two_or_all_machines_loses_nothing_acknowledged() -
 
         for victim in &victims {
             // Its name may have gone to the disk with what the pacemaker flushed; its content has not.
-            let kept = std::fs::read(cluster.on_disk(*victim, UNFLUSHED)?);
+            let kept = std::fs::read(cluster.on_disk(*victim, &unflushed)?);
             let is_kept = kept.is_ok_and(|kept| !kept.is_empty());
             ensure!(!is_kept, "the disk kept what was never flushed");
         }
