@@ -21,8 +21,8 @@
 //! | HTTP (`http`) | requests | proposals, answers, packages and job logs on disk |
 //! | supervision ([`Running::finished`]) | shutdown, a failure of Raft | the role's end |
 //!
-//! The data directory holds `identity.json`, `raft/` (the log), `snapshots/`, `packages/`, `job-logs/`
-//! and `cron-logs/`. One process uses it at a time.
+//! The data directory holds `identity.json`, `raft/` (the log), `raft.lock`, `snapshots/`, `packages/`,
+//! `job-logs/` and `cron-logs/`. One process uses it at a time, the one that has the lock.
 //!
 //! A `Fatal` of Raft (a disk that fails, a panic in `apply`) ends the role: [`Running::finished`]
 //! resolves with an error, and whoever runs the role must end the process, so that its supervisor
