@@ -326,3 +326,53 @@ fn read_format(text: &str) -> Option<(&str, u64)> {
     let (version, rest) = checked.split_once(' ')?;
     Some((version, u64::from_str_radix(rest, 16).ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spare_becomes_the_next_segment_when_it_is_as_long() {
+        let above = tempfile::tempdir().unwrap();
+        let path = above.path().join("raft");
+        let (directory, _) = Directory::open(&path, 4_096).unwrap();
+
+        directory.prepare(8_192);
+        directory.make(2, 8_192).unwrap();
+        assert!(!path.join(SPARE).exists());
+        directory.prepare(8_192);
+        directory.make(3, 4_096).unwrap();
+
+        assert_eq!(directory.numbers().unwrap(), [1, 2, 3]);
+        let lengths = [1, 2, 3].map(|number| directory.read(number).unwrap().len());
+        assert_eq!(lengths, [4_096, 8_192, 4_096]);
+        directory.write(2, 100, b"bytes").unwrap();
+        directory.flush(2).unwrap();
+        let mut bytes = [0; 5];
+        directory.read_at(2, 100, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"bytes");
+        directory.remove(1).unwrap();
+        assert_eq!(directory.numbers().unwrap(), [2, 3]);
+        assert!(directory.read_at(1, 0, &mut bytes).is_err());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_half_made_goes() {
+        let above = tempfile::tempdir().unwrap();
+        let path = above.path().join("raft");
+        let half_made = path.with_extension("new");
+        fs::create_dir(&half_made).unwrap();
+        fs::write(half_made.join(FORMAT), "").unwrap();
+
+        let (directory, salt) = Directory::open(&path, 4_096).unwrap();
+        assert!(!half_made.exists());
+        drop(directory);
+        fs::write(path.join(SPARE), "zeros").unwrap();
+        fs::write(path.join("notes.log"), "of an administrator").unwrap();
+
+        let (directory, again) = Directory::open(&path, 4_096).unwrap();
+        assert_eq!(again, salt);
+        assert!(!path.join(SPARE).exists());
+        assert_eq!(directory.numbers().unwrap(), [1]);
+    }
+}

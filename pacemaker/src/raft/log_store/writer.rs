@@ -149,7 +149,11 @@ impl Writer {
         if self.failed.is_none() {
             let started = Instant::now();
             match self.commit() {
-                Ok(Written::Done) => self.has_room = true,
+                Ok(Written::Done) => {
+                    if !std::mem::replace(&mut self.has_room, true) {
+                        tracing::info!("the disk has room for the log again");
+                    }
+                }
                 Ok(Written::NoRoom(error)) if !self.waiting.is_closed() => {
                     if std::mem::take(&mut self.has_room) {
                         tracing::error!(%error, "the disk has no room for the log; it waits");
