@@ -162,9 +162,11 @@ impl Dialer {
         self.shared
             .state
             .send_replace(State::Up(Arc::clone(&connection)));
+        // Also when the peer has moved or the link ends, which drops this in the middle.
+        let _closing = Closing(&connection);
         let heard = AtomicU64::new(0);
         let (reader, writer) = tokio::io::split(stream);
-        let reason = tokio::select! {
+        tokio::select! {
             ended = read(reader, &connection, &heard) => match ended {
                 Ok(()) => "the peer closed it".into(),
                 Err(error) => error.to_string().into(),
@@ -174,11 +176,7 @@ impl Dialer {
                 Err(error) => error.to_string().into(),
             },
             () = self.watch(&heard) => "nothing was heard from the peer".into(),
-        };
-        let mut pending = connection.pending();
-        pending.is_closed = true;
-        pending.waiting.clear();
-        reason
+        }
     }
 
     /// Ends when the peer is silent. What is large may take long: there, TCP itself must notice.
@@ -205,6 +203,20 @@ impl Dialer {
                 }
             }
         }
+    }
+}
+
+/// Tells whoever waits for an answer on a connection that none will come, once it is dropped.
+struct Closing<'a>(&'a Connection);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut pending = self.0.pending();
+            pending.is_closed = true;
+            std::mem::take(&mut pending.waiting)
+        };
+        drop(waiting);
     }
 }
 
