@@ -5,7 +5,7 @@ mod dialer;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -68,7 +68,14 @@ impl Place {
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
     shared: Arc<Shared>,
-    _alive: Arc<DropGuard>,
+    alive: Arc<DropGuard>,
+}
+
+/// A link as long as somebody else has it.
+#[derive(Clone, Debug)]
+pub(super) struct WeakLink {
+    shared: Arc<Shared>,
+    alive: Weak<DropGuard>,
 }
 
 #[derive(Debug)]
@@ -141,7 +148,15 @@ impl Link {
         tokio::spawn(dialer.run());
         Self {
             shared,
-            _alive: Arc::new(stop.drop_guard()),
+            alive: Arc::new(stop.drop_guard()),
+        }
+    }
+
+    /// The same link, which this does not keep.
+    pub(super) fn downgrade(&self) -> WeakLink {
+        WeakLink {
+            shared: Arc::clone(&self.shared),
+            alive: Arc::downgrade(&self.alive),
         }
     }
 
@@ -238,6 +253,15 @@ impl Link {
             target: self.shared.target,
             reason: Arc::clone(reason),
         }
+    }
+}
+
+impl WeakLink {
+    /// The link, unless it has ended.
+    pub(super) fn upgrade(&self) -> Option<Link> {
+        let alive = self.alive.upgrade()?;
+        let shared = Arc::clone(&self.shared);
+        Some(Link { shared, alive })
     }
 }
 

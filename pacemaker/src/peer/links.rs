@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
 use super::connect::Credentials;
-use super::link::{Link, Place};
+use super::link::{Link, Place, WeakLink};
 use super::refusals::Refusals;
 
 /// What a link is for; what is large never stands before what must be quick.
@@ -39,8 +39,17 @@ pub(crate) struct Peers {
 struct Shared {
     credentials: Credentials,
     events: mpsc::UnboundedSender<Event>,
-    links: Mutex<BTreeMap<(u64, Lane), Link>>,
+    links: Mutex<Links>,
     refusals: Refusals,
+}
+
+#[derive(Debug, Default)]
+struct Links {
+    /// Every link that someone has, so that all of them can be moved. It holds none itself: a link
+    /// that it gave up while openraft has it would stay at an address that its peer has left.
+    all: BTreeMap<(u64, Lane), WeakLink>,
+    /// The quick links to the members of the group.
+    kept: Vec<Link>,
 }
 
 impl Peers {
@@ -71,44 +80,59 @@ impl Peers {
 
     /// The link to a peer, made when there is none.
     pub(crate) fn link(&self, member: u64, place: &Place, lane: Lane) -> Link {
-        let mut links = self.links();
-        let link = links.entry((member, lane)).or_insert_with(|| {
-            Link::start(
-                self.shared.credentials.clone(),
-                member,
-                place.clone(),
-                lane,
-                self.shared.events.clone(),
-            )
-        });
-        link.move_to(place.clone());
-        link.clone()
+        self.link_of(&mut self.links(), member, place, lane)
     }
 
     /// The quick link to a peer that is known.
     pub(crate) fn quick(&self, member: u64) -> Option<Link> {
-        self.links().get(&(member, Lane::Quick)).cloned()
+        self.links().all.get(&(member, Lane::Quick))?.upgrade()
     }
 
-    /// Keeps a quick link to each of these, and none to others.
+    /// Keeps a quick link to each of these, and moves all links to where their peers are.
     pub(crate) fn keep(&self, members: &BTreeMap<u64, Place>) {
         let own = self.shared.credentials.member;
-        self.links()
-            .retain(|(member, _), _| members.contains_key(member));
-        for (member, place) in members {
-            if *member != own {
-                self.link(*member, place, Lane::Quick);
-            }
-            if let Some(link) = self.links().get(&(*member, Lane::Large)) {
+        let mut links = self.links();
+        let kept = members
+            .iter()
+            .filter(|(member, _)| **member != own)
+            .map(|(member, place)| self.link_of(&mut links, *member, place, Lane::Quick))
+            .collect();
+        links.kept = kept;
+        links.all.retain(|(member, _), link| {
+            let Some(link) = link.upgrade() else {
+                return false;
+            };
+            if let Some(place) = members.get(member) {
                 link.move_to(place.clone());
             }
-        }
+            true
+        });
     }
 
-    fn links(&self) -> MutexGuard<'_, BTreeMap<(u64, Lane), Link>> {
+    fn link_of(&self, links: &mut Links, member: u64, place: &Place, lane: Lane) -> Link {
+        let known = links.all.get(&(member, lane)).and_then(WeakLink::upgrade);
+        if let Some(link) = known {
+            link.move_to(place.clone());
+            return link;
+        }
+        let link = Link::start(
+            self.shared.credentials.clone(),
+            member,
+            place.clone(),
+            lane,
+            self.shared.events.clone(),
+        );
+        links.all.insert((member, lane), link.downgrade());
+        link
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
         self.shared
             .links
             .lock()
             .expect("no one panics while holding the links")
     }
 }
+
+#[cfg(test)]
+mod tests;
