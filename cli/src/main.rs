@@ -48,12 +48,9 @@ use crate::output::Output;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The exit code of wrong usage, as clap has it.
-const USAGE: u8 = 2;
-
 fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
-        Some(verb) if verb == "shim" => return shim(),
+        Some(verb) if verb == "shim" => return heart::shim::main(),
         Some(verb) if verb == "static" => return heart::static_site::main(),
         Some(_) | None => {}
     }
@@ -74,14 +71,6 @@ fn main() -> ExitCode {
                 .unwrap_or_default();
             ExitCode::from(error.exit_code)
         }
-    }
-}
-
-/// `pm shim --directory DIR`: runs one instance once.
-fn shim() -> ExitCode {
-    match std::env::args_os().nth(3) {
-        Some(directory) => heart::shim::main(std::path::Path::new(&directory)),
-        None => ExitCode::from(USAGE),
     }
 }
 

@@ -6,10 +6,10 @@
 //!   │                 │  └ sub-reaper of everything below
 //!   └─ pidfd, files ──┘ process.json, exit.json, rotated log
 //! ```
-//! The shim starts the application, moves its output into a rotated log, and writes `exit.json`
-//! when the main process has ended and everything it left behind has been killed. The heart may be
-//! killed or upgraded meanwhile: it finds the run again by the files in the run directory and
-//! adopts the shim by a [`ProcessIdentity`].
+//! The shim makes the application's process, ahead of its need; moves its output into a rotated
+//! log; and writes `exit.json` when the main process has ended and everything it left behind has
+//! been killed. The heart may be killed or upgraded meanwhile: it finds the run again by the files
+//! in the run directory and adopts the shim by a [`ProcessIdentity`].
 //!
 //! SIGTERM to the shim ([`request_stop`]) begins the stop: the stop signal goes to the
 //! application's process group; after the grace SIGKILL goes to the whole tree, processes that left
@@ -38,7 +38,6 @@ mod supervise;
 mod tree;
 
 use std::io;
-use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::process::{Signal, pidfd_send_signal};
@@ -52,29 +51,17 @@ pub(crate) use specification::create_private;
 pub use specification::{LogLimits, Specification};
 pub(crate) use tree::VANISH_LIMIT;
 
-/// In place of a run directory: be the server, requests come on standard input.
-const SERVER_DIRECTORY: &str = "-";
-
-/// The body of `pm shim --directory DIR`: runs one instance once, or, when the directory is `-`, is
-/// the server that a [`Spawner`] asks for shims.
+/// The body of `pm shim`: the server that a [`Spawner`] asks for shims, over standard input; and,
+/// forked from it, each shim.
 ///
-/// Returns when nothing of the application is left; fails only when it could not leave a record.
+/// Returns when the spawner is gone; in a shim, when nothing of the application is left. Fails only
+/// when no record could be left.
 #[must_use]
-pub fn main(run_directory: &Path) -> ExitCode {
-    let result = if run_directory == Path::new(SERVER_DIRECTORY) {
-        server::serve(rustix::stdio::stdin())
-    } else {
-        run_here(run_directory)
-    };
-    match result {
+pub fn main() -> ExitCode {
+    match server::serve(rustix::stdio::stdin()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
-}
-
-fn run_here(run_directory: &Path) -> io::Result<()> {
-    prepare::inherit_to_application()?;
-    supervise::run(run_directory, prepare::Prepared::new()?, None, || {})
 }
 
 /// Asks a shim to stop its application; returns at once.

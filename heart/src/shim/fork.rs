@@ -97,6 +97,12 @@ pub(super) fn let_kernel_reap() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
+/// Leaves the children of this process to itself again.
+pub(super) fn reap_oneself() {
+    // SAFETY: as above, SIG_DFL is not a function either.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Gives every signal its default action: what is ignored stays so across an execution.
 pub(super) fn reset_signals() {
     for signal in 1..=LAST_SIGNAL {

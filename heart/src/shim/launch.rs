@@ -1,90 +1,379 @@
-//! Executes the application: its own session, default signals, nothing inherited.
+//! The application's process: made before it is needed, executed when it is known what to run.
 //!
-//! Done as `posix_spawn` does it, by a child that borrows the shim's memory until it executes the
-//! program, and by hand because `posix_spawn` cannot tie the child's life to its parent's. Forking
-//! would copy page tables and then fault on every page that either of the two touches.
+//! A *blank* is a process with everything that an application inherits and nothing to run: its own
+//! session, default signals, the shim's pipe for its output, its life tied to the shim's. It waits
+//! for a request, reads the specification and executes the program, so that no fork is on the way
+//! of a start. (Android's zygote keeps such processes for the same reason.)
+//!
+//! Until then it borrows the shim's memory, as the child of a `posix_spawn` does: a copy would have
+//! to be made, touched page by page, and torn down by the execution. The shim sleeps meanwhile; not
+//! as the parent of a `vfork` does, which counts as load, but on the word that the kernel clears
+//! when a process lets go of its memory.
+//!
+//! ```text
+//! shim   ──make──┐ sleeps ......................................... ┌ tells the spawner ──►
+//! blank          └ waits ── request ── specification ── execute ────┘ application ──►
+//! ```
+//! Its start, as the kernel tells it, is that of the blank; one that has waited too long is
+//! therefore replaced.
 #![expect(
     unsafe_code,
     reason = "a process that shares memory with its parent can only be made by hand"
 )]
 
-use std::ffi::{CStr, CString, c_char};
-use std::io;
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr, c_int, c_void};
+use std::fs::File;
+use std::io::{self, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::sched::CloneFlags;
-use rustix::io::Errno;
+use nix::errno::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::thread::futex;
 
-use super::specification::{RUN_VARIABLE, StoredSpecification};
+use super::fork::{self, Urgency};
+use super::lease::{Lease, Watched};
+use super::prepare::Prepared;
+use super::process::ProcessIdentity;
+use super::record::{ProcessRecord, Started};
+use super::specification::{RUN_VARIABLE, Specification, StoredSpecification};
 
-/// Enough for a dozen system calls in a row in a debug build.
-const STACK_BYTES: usize = 16 << 10;
+/// A request is a path, and the kernel's PATH_MAX is this.
+pub(super) const REQUEST_MAX_BYTES: usize = 4096;
+
+/// Enough to read a specification in a debug build; what is not touched costs nothing.
+const STACK_BYTES: usize = 256 << 10;
+
+/// How long the shim's work waits for the answer to be taken: some switches of tasks.
+const ANSWER_PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 1_000_000,
+};
+
+/// The exit code of a blank that has executed nothing; nobody looks at it.
+const FAILURE: c_int = 1;
 
 /// Searched when the environment has no `PATH`, as the C library does it.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// What the application gets as its standard input, output and error.
-#[derive(Clone, Copy)]
-pub(crate) struct Streams<'a> {
-    pub(crate) input: BorrowedFd<'a>,
-    pub(crate) output: BorrowedFd<'a>,
+/// How the wait for a request has ended.
+pub(crate) enum Request {
+    /// The blank has taken one.
+    Taken(Taken),
+    /// The blank has waited too long; another takes its place.
+    Stale,
+    /// There will be none.
+    Ended,
 }
 
-/// Executes the application; an error is a sentence for the user.
-pub(crate) fn launch(stored: &StoredSpecification, streams: Streams<'_>) -> Result<Pid, String> {
-    let specification = &stored.specification;
+/// A request that has been taken.
+pub(crate) struct Taken {
+    /// Where the specification is.
+    pub(super) run_directory: PathBuf,
+    /// Where the spawner waits for the answer.
+    pub(super) answer: File,
+    /// What has become of it.
+    pub(super) launched: Launched,
+}
+
+/// What has become of a request.
+pub(crate) enum Launched {
+    /// The application has been executed, and the spawner knows.
+    Running(Box<Running>),
+    /// Nothing runs, because nobody waits for it any more.
+    GivenUp,
+    /// Nothing runs, and why: a sentence for the user.
+    Failed(String),
+}
+
+/// An application that has been executed.
+pub(crate) struct Running {
+    /// What it runs.
+    pub(super) stored: StoredSpecification,
+    /// Its lease, when it must hold one.
+    pub(super) lease: Option<Watched>,
+    /// The processes.
+    pub(super) record: ProcessRecord,
+    /// The answer that says so.
+    answer: Vec<u8>,
+    /// What was executed; here because who executes does not come back to free it.
+    plan: Plan,
+}
+
+/// Memory with the alignment of a stack.
+#[repr(align(4096))]
+#[derive(Clone, Copy)]
+struct Page {
+    _bytes: [u8; 4096],
+}
+
+/// What the two processes share.
+struct Shared<'a> {
+    /// The blank's process id while it borrows the memory; cleared and woken by the kernel.
+    borrower: AtomicU32,
+    prepared: &'a Prepared,
+    requests: BorrowedFd<'a>,
+    request: Request,
+}
+
+/// Makes a blank and waits for what becomes of it. The caller has one thread, and its standard
+/// streams are those of the application.
+///
+/// # Errors
+/// When it could not be made.
+pub(crate) fn wait(prepared: &Prepared, requests: BorrowedFd<'_>) -> io::Result<Request> {
+    let mut stack = vec![MaybeUninit::<Page>::uninit(); STACK_BYTES / size_of::<Page>()];
+    let mut shared = Shared {
+        borrower: AtomicU32::new(0),
+        prepared,
+        requests,
+        request: Request::Ended,
+    };
+    let shared = &raw mut shared;
+    // SAFETY: the child runs on its own stack and is the only one of the two that runs: from here on
+    // this process, which has one thread, makes nothing but the system call that waits, until the
+    // kernel has cleared the word, and that is when the child has executed the program or ended. So
+    // what the child uses outlives its use, and nothing is touched by two at once: not what is
+    // passed here, nor the allocator or what else belongs to the thread. Descriptors are shared
+    // until then too; signals and directory are the child's own.
+    let child = unsafe {
+        let word = &raw mut (*shared).borrower;
+        libc::clone(
+            enter,
+            stack.as_mut_ptr_range().end.cast(),
+            libc::CLONE_VM
+                | libc::CLONE_FILES
+                | libc::CLONE_PARENT_SETTID
+                | libc::CLONE_CHILD_CLEARTID
+                | libc::SIGCHLD,
+            shared.cast(),
+            word,
+            ptr::null_mut::<c_void>(),
+            word,
+        )
+    };
+    if child == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the word is an atomic number, and the only thing that is looked at while the child
+    // may run.
+    let word = unsafe { &(*shared).borrower };
+    loop {
+        match word.load(Ordering::Acquire) {
+            0 => break,
+            // Interrupted or woken: looked at again.
+            value => {
+                futex::wait(word, futex::Flags::empty(), value, None).ok();
+            }
+        }
+    }
+    // SAFETY: the child has let go of the memory.
+    let request = unsafe { &mut (*shared).request };
+    if let Request::Taken(taken) = request
+        && let Launched::Running(running) = &taken.launched
+    {
+        tell(&taken.answer, &running.answer);
+    } else {
+        // It ends, and was never the application.
+        rustix::process::waitpid(Pid::from_raw(child), WaitOptions::empty())?;
+    }
+    Ok(std::mem::replace(request, Request::Ended))
+}
+
+/// Gives the answer before all else, because someone waits, and then the processor to him: what
+/// comes next, even giving back the memory of a stack, can wait until the answer has been taken. A
+/// spawner that has been killed meanwhile does not hear it, and the application runs all the same.
+fn tell(mut answer: &File, words: &[u8]) {
+    if answer.write_all(words).is_ok() {
+        // The other end is closed by a spawner that has read the answer.
+        let mut events = [PollFd::new(answer, PollFlags::empty())];
+        poll(&mut events, Some(&ANSWER_PAUSE)).ok();
+    }
+}
+
+/// The first function of a blank.
+extern "C" fn enter(shared: *mut c_void) -> c_int {
+    // SAFETY: that is what was passed, and nobody else uses it while this process does.
+    let shared = unsafe { &mut *shared.cast::<Shared<'_>>() };
+    // What fails here leaves no request, and the shim learns it that way.
+    if let Ok(blank) = Blank::new(shared.prepared) {
+        blank.serve(shared.requests, &mut shared.request).ok();
+    }
+    // SAFETY: ends this process alone, without what the shim has registered for its own end.
+    unsafe { libc::_exit(FAILURE) }
+}
+
+/// The calling process, once it is what an application expects to be.
+struct Blank {
+    record: ProcessRecord,
+    /// What the spawner is told when the application has been executed.
+    answer: Vec<u8>,
+}
+
+impl Blank {
+    fn new(prepared: &Prepared) -> io::Result<Self> {
+        rustix::process::setsid()?;
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        let parent = rustix::process::getppid();
+        let parent = parent.map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+        if parent != Some(prepared.identity.pid) {
+            // The shim died before the line above took effect; nobody would ever stop this process.
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        rustix::thread::set_name(c"pm-blank")?;
+        // The shim has blocked what it reads as events. Dispositions are the default ones already.
+        nix::sys::signal::SigSet::empty().thread_set_mask()?;
+        fork::set_urgency(Urgency::Prompt);
+        let record = ProcessRecord {
+            shim: prepared.identity.clone(),
+            application: ProcessIdentity::current()?,
+            output_pipe: prepared.output_inode,
+        };
+        let answer = Started::Running(record.clone()).line();
+        rehearse();
+        Ok(Self { record, answer })
+    }
+
+    /// Waits for a request and serves it; returns only when nothing has been executed.
+    fn serve(self, requests: BorrowedFd<'_>, place: &mut Request) -> io::Result<()> {
+        let (run_directory, answer) = match receive(requests) {
+            // The server has limited the wait.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                *place = Request::Stale;
+                return Ok(());
+            }
+            received => match received? {
+                Some(request) => request,
+                None => return Ok(()),
+            },
+        };
+        let stored = StoredSpecification::read(&run_directory)
+            .map_err(|error| format!("the specification could not be read: {error}"));
+        // Looked at after the specification has been read: who still waits means this one.
+        let is_given_up = is_given_up(&answer);
+        let launched = place.insert_taken(run_directory, answer);
+        if is_given_up {
+            return Ok(());
+        }
+        let Err(message) = stored.and_then(|stored| self.execute(stored, launched));
+        *launched = Launched::Failed(message);
+        Ok(())
+    }
+
+    /// Executes the program; a failure is a sentence for the user.
+    fn execute(
+        self,
+        stored: StoredSpecification,
+        launched: &mut Launched,
+    ) -> Result<Infallible, String> {
+        let specification = &stored.specification;
+        let lease = specification.lease.as_ref().map(hold).transpose()?;
+        let plan = Plan::new(&stored).map_err(|error| describe(specification, &error))?;
+        std::env::set_current_dir(&specification.directory)
+            .map_err(|error| describe(specification, &error))?;
+        // Said beforehand, because afterwards this process is another.
+        *launched = Launched::Running(Box::new(Running {
+            stored,
+            lease,
+            record: self.record,
+            answer: self.answer,
+            plan,
+        }));
+        fork::set_urgency(Urgency::Ordinary);
+        match launched {
+            Launched::Running(running) => {
+                let error = running.plan.execute().into();
+                Err(describe(&running.stored.specification, &error))
+            }
+            Launched::GivenUp | Launched::Failed(_) => unreachable!("it has just been set"),
+        }
+    }
+}
+
+fn describe(specification: &Specification, error: &io::Error) -> String {
     let program = specification.arguments.first().map_or("", String::as_str);
     let directory = specification.directory.display();
-    Plan::new(stored)
-        .and_then(|plan| execute(&plan, streams))
-        .map_err(|error| format!("`{program}` could not be executed in {directory}: {error}"))
+    format!("`{program}` could not be executed in {directory}: {error}")
 }
 
-/// Goes through the work before a launch once, so that the launch that counts finds the pages of
+impl Request {
+    /// Becomes a request that has been taken, of which nothing has become yet.
+    fn insert_taken(&mut self, run_directory: PathBuf, answer: File) -> &mut Launched {
+        *self = Self::Taken(Taken {
+            run_directory,
+            answer,
+            launched: Launched::GivenUp,
+        });
+        match self {
+            Self::Taken(taken) => &mut taken.launched,
+            Self::Stale | Self::Ended => unreachable!("it has just been set"),
+        }
+    }
+}
+
+/// The next request: a run directory and where to answer; `None` when there will be none.
+fn receive(requests: BorrowedFd<'_>) -> io::Result<Option<(PathBuf, File)>> {
+    let mut path = [0_u8; REQUEST_MAX_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        let mut buffer = [IoSliceMut::new(&mut path)];
+        recvmsg(
+            requests,
+            &mut buffer,
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+    })?;
+    let answer = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    Ok(answer.filter(|_| received.bytes > 0).map(|answer| {
+        let path = Path::new(OsStr::from_bytes(&path[..received.bytes]));
+        (path.to_owned(), File::from(answer))
+    }))
+}
+
+/// True when nobody waits for the answer any more.
+fn is_given_up(answer: &File) -> bool {
+    let mut events = [PollFd::new(answer, PollFlags::empty())];
+    poll(&mut events, Some(&Timespec::default())).is_ok()
+        && events[0].revents().contains(PollFlags::ERR)
+}
+
+/// The lease of an exclusive instance, which nothing is started without.
+fn hold(lease: &Lease) -> Result<Watched, String> {
+    let unknown = |error| format!("whether the instance may run here cannot be read: {error}");
+    Watched::begin(lease).map_err(unknown)?.ok_or_else(|| {
+        "no pacemaker has been heard for too long: an exclusive instance may run elsewhere"
+            .to_owned()
+    })
+}
+
+/// Goes through the work before an execution once, so that the one that counts finds the pages of
 /// heap, stack and code that it needs in place; a fork leaves them to be fetched at first use.
-pub(crate) fn rehearse() {
+fn rehearse() {
     let rehearsed = serde_json::to_vec(&StoredSpecification::sample())
         .and_then(|text| serde_json::from_slice::<StoredSpecification>(&text))
         .map_err(io::Error::from)
         .and_then(|stored| Plan::new(&stored));
-    let stack = vec![1_u8; STACK_BYTES];
-    drop(std::hint::black_box((rehearsed, stack)));
+    drop(std::hint::black_box(rehearsed));
 }
 
-/// Everything that the child needs, ready before it exists: it must not allocate.
+/// The program and what it gets, as the kernel takes them.
 struct Plan {
     /// The program's possible paths, in the order in which they are tried.
     programs: Vec<CString>,
-    arguments: Strings,
-    environment: Strings,
-    directory: CString,
-    shim: Pid,
-}
-
-/// Texts as the kernel takes them: an array of pointers that ends with a null.
-struct Strings {
-    /// Owns what the pointers point to.
-    _texts: Vec<CString>,
-    pointers: Vec<*const c_char>,
-}
-
-impl Strings {
-    fn new(texts: Vec<CString>) -> Self {
-        let pointers = texts
-            .iter()
-            .map(|text| text.as_ptr())
-            .chain([ptr::null()])
-            .collect();
-        Self {
-            _texts: texts,
-            pointers,
-        }
-    }
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
 }
 
 impl Plan {
@@ -118,97 +407,23 @@ impl Plan {
             .collect();
         Ok(Self {
             programs,
-            arguments: Strings::new(arguments?),
-            environment: Strings::new(environment?),
-            directory: CString::new(specification.directory.as_os_str().as_bytes())?,
-            shim: rustix::process::getpid(),
+            arguments: arguments?,
+            environment: environment?,
         })
     }
-}
 
-fn execute(plan: &Plan, streams: Streams<'_>) -> io::Result<Pid> {
-    let failure = AtomicI32::new(0);
-    let mut stack = vec![0; STACK_BYTES];
-    let child = || {
-        let errno = become_application(plan, streams);
-        failure.store(errno.raw_os_error(), Ordering::Relaxed);
-        // The exit code; nobody looks at it.
-        1
-    };
-    // SAFETY: CLONE_VFORK keeps this process, which has one thread, from running until the child
-    // has executed the program or ended, so what the child borrows outlives its use and nothing is
-    // touched by two at once. The child runs on its own stack, makes system calls, neither
-    // allocates nor unwinds, and its descriptors, signals and directory are its own.
-    let pid = unsafe {
-        nix::sched::clone(
-            Box::new(child),
-            &mut stack,
-            CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK,
-            Some(libc::SIGCHLD),
-        )
-    }?;
-    let pid = Pid::from_raw(pid.as_raw()).ok_or_else(|| io::Error::other("no process id"))?;
-    match failure.load(Ordering::Relaxed) {
-        0 => Ok(pid),
-        errno => {
-            // Ended already; it was never the application.
-            rustix::process::waitpid(Some(pid), WaitOptions::empty()).ok();
-            Err(io::Error::from_raw_os_error(errno))
+    /// Tries the program's paths in turn; returns only when all have failed. As `execvp` does it, a
+    /// file that may not be executed is passed over, and is the reason given when there is no other.
+    fn execute(&self) -> Errno {
+        let mut reason = Errno::ENOENT;
+        for program in &self.programs {
+            let Err(errno) = nix::unistd::execve(program, &self.arguments, &self.environment);
+            match errno {
+                Errno::ENOENT | Errno::ENOTDIR => {}
+                Errno::EACCES => reason = Errno::EACCES,
+                errno => return errno,
+            }
         }
+        reason
     }
-}
-
-/// In the child: makes it what an application expects to be and executes the program. Returns only
-/// when that failed.
-fn become_application(plan: &Plan, streams: Streams<'_>) -> Errno {
-    match prepare(plan, streams) {
-        Ok(()) => execute_first(plan),
-        Err(errno) => errno,
-    }
-}
-
-fn prepare(plan: &Plan, streams: Streams<'_>) -> rustix::io::Result<()> {
-    rustix::process::setsid()?;
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    if rustix::process::getppid() != Some(plan.shim) {
-        // The shim died before the line above took effect; nobody would ever stop this process.
-        return Err(Errno::SRCH);
-    }
-    rustix::stdio::dup2_stdin(streams.input)?;
-    rustix::stdio::dup2_stdout(streams.output)?;
-    rustix::stdio::dup2_stderr(streams.output)?;
-    rustix::process::chdir::<&CStr>(&plan.directory)?;
-    // The shim has blocked what it reads as events. Dispositions are the default ones already.
-    // SAFETY: the set is initialised by sigemptyset before it is used.
-    unsafe {
-        let mut nothing = MaybeUninit::uninit();
-        libc::sigemptyset(nothing.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, nothing.as_ptr(), ptr::null_mut());
-    }
-    Ok(())
-}
-
-/// Tries the program's paths in turn. As `execvp` does it, a file that may not be executed is
-/// passed over, and is the reason given when there is no other.
-fn execute_first(plan: &Plan) -> Errno {
-    let mut reason = Errno::NOENT;
-    for program in &plan.programs {
-        // SAFETY: program, arguments and environment are texts that end with NUL, in arrays that
-        // end with null, and live in the plan.
-        unsafe {
-            libc::execve(
-                program.as_ptr(),
-                plan.arguments.pointers.as_ptr(),
-                plan.environment.pointers.as_ptr(),
-            );
-        }
-        // Read at once: errno is this thread's, and the child borrows it with the rest.
-        // SAFETY: the C library's own place for it.
-        match Errno::from_raw_os_error(unsafe { *libc::__errno_location() }) {
-            Errno::NOENT | Errno::NOTDIR => {}
-            Errno::ACCESS => reason = Errno::ACCESS,
-            errno => return errno,
-        }
-    }
-    reason
 }

@@ -1,6 +1,6 @@
 //! What a shim does before it knows what to run, so that a start has less to do.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -8,8 +8,8 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::fork;
 use super::process::ProcessIdentity;
-use super::{fork, launch};
 
 /// The application is as likely a victim as any process.
 const APPLICATION_OUT_OF_MEMORY_SCORE: &str = "0";
@@ -19,22 +19,21 @@ const APPLICATION_OUT_OF_MEMORY_SCORE: &str = "0";
 pub(crate) struct Prepared {
     pub(super) signals: SignalFd,
     pub(super) identity: ProcessIdentity,
-    /// Both ends of the pipe for the application's output, and its inode.
+    /// The pipe for the application's output, and its inode.
     pub(super) output: OwnedFd,
-    pub(super) application_output: OwnedFd,
     pub(super) output_inode: u64,
-    /// What the application reads: nothing.
-    pub(super) application_input: File,
+    /// What the application reads, and its output until it has been executed: nothing.
+    pub(super) nothing: File,
 }
 
 impl Prepared {
-    /// Makes the calling process a shim: own session, sub-reaper, signals as readable events.
+    /// Makes the calling process a shim: own session, sub-reaper, signals as readable events, and the
+    /// application's streams as its own.
     ///
     /// # Errors
     /// What the system answered.
     pub(crate) fn new() -> io::Result<Self> {
-        fork::reset_signals();
-        launch::rehearse();
+        fork::reap_oneself();
         let events = SigSet::from_iter([
             nix::sys::signal::SIGTERM,
             nix::sys::signal::SIGINT,
@@ -50,14 +49,26 @@ impl Prepared {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         rustix::thread::set_name(c"pm-shim")?;
         let (output, application_output) = pipe_with(PipeFlags::CLOEXEC)?;
+        let nothing = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")?;
+        rustix::stdio::dup2_stdin(&nothing)?;
+        rustix::stdio::dup2_stdout(&application_output)?;
+        rustix::stdio::dup2_stderr(&application_output)?;
         Ok(Self {
             signals: SignalFd::with_flags(&events, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
             identity: ProcessIdentity::current()?,
             output_inode: rustix::fs::fstat(&output)?.st_ino,
             output,
-            application_output,
-            application_input: File::open("/dev/null")?,
+            nothing,
         })
+    }
+
+    /// Lets go of the application's output, which ends when the application's processes have.
+    pub(super) fn let_go_of_output(&self) -> io::Result<()> {
+        rustix::stdio::dup2_stdout(&self.nothing)?;
+        Ok(rustix::stdio::dup2_stderr(&self.nothing)?)
     }
 }
 

@@ -17,6 +17,9 @@ use super::specification::remove_if_present;
 const PROCESS: &str = "process.json";
 const EXIT: &str = "exit.json";
 
+/// Ends an answer; no JSON text holds it.
+pub(super) const ANSWER_END: u8 = b'\n';
+
 /// The processes of a run; written once the application has been executed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessRecord {
@@ -42,6 +45,15 @@ pub enum Started {
         /// What was tried and what the system answered.
         message: String,
     },
+}
+
+impl Started {
+    /// The answer that says so.
+    pub(super) fn line(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).unwrap_or_default();
+        line.push(ANSWER_END);
+        line
+    }
 }
 
 /// How a run ended; written when nothing of the application is left.

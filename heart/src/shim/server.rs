@@ -1,36 +1,38 @@
 //! The shim server: a tiny process that forks a shim for each request.
 //!
 //! ```text
-//! heart ──posix_spawn──► server ──fork──► waiting shims ──take a request──► shims
-//!   └──── request (run directory, answer pipe) ─────────────▲
+//! heart ──posix_spawn──► server ──fork──► waiting shims, each with a blank ──► applications
+//!   └──── request (run directory, answer pipe) ──────────────────▲
 //! ```
 //! Executing `pm` for each instance would cost milliseconds and a megabyte of relocated pages
-//! each. The server is executed once; a shim forked from it shares those pages. Some forked shims
-//! always wait for the next request, so the fork is not on the way of a start; one that has
-//! answered a request says so, and the server forks the next.
+//! each. The server is executed once; a shim forked from it shares those pages. Some shims always
+//! wait, each with a [blank](super::launch) that takes the next request, so that nothing is forked
+//! on the way of a start; one that has answered a request says so, and the server forks the next.
 //!
 //! The server keeps nothing: when the heart dies it ends, when it dies the heart executes another,
 //! and the shims outlive both. It never reaps; the kernel does it for it.
 
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::fork::{self, Forked, Urgency};
+use super::launch::{self, Request};
 use super::prepare::{self, Prepared};
 use super::supervise;
 
-/// A request is a path, and the kernel's PATH_MAX is this.
-pub(super) const REQUEST_MAX_BYTES: usize = 4096;
+/// How long a blank waits for a request before it is replaced: by as much may an application seem
+/// to have started too early (`ps`, `process_start_time_seconds`). Two forks in this time are
+/// nothing to an idle machine.
+pub(super) const FRESH: Duration = Duration::from_secs(10);
+
+/// The first descriptor behind the standard streams.
+const FIRST_FREE: i32 = 3;
 
 /// Shims that wait: as many starts overlap without waiting for a fork on a small machine.
 const WAITING: usize = 2;
@@ -52,7 +54,7 @@ struct Waiting {
 /// # Errors
 /// When no shim can be forked; then the other end is closed, and the heart learns it that way.
 pub(super) fn serve(control: BorrowedFd<'_>) -> io::Result<()> {
-    become_server()?;
+    become_server(control)?;
     let (taken, taken_sender) = pipe_with(PipeFlags::CLOEXEC)?;
     let mut waiting: Vec<Waiting> = Vec::with_capacity(WAITING);
     let mut deaths = 0;
@@ -61,7 +63,7 @@ pub(super) fn serve(control: BorrowedFd<'_>) -> io::Result<()> {
             let child = match fork::fork()? {
                 Forked::Child => {
                     drop((taken, waiting));
-                    return wait_for_request(control, taken_sender);
+                    return run_shim(control, taken_sender);
                 }
                 Forked::Parent(child) => child,
             };
@@ -107,60 +109,38 @@ pub(super) fn serve(control: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// What the shims need and inherit is done once.
-fn become_server() -> io::Result<()> {
+fn become_server(control: BorrowedFd<'_>) -> io::Result<()> {
     prepare::inherit_to_application()?;
+    fork::reset_signals();
     // A terminal's interrupt ends the heart, in order, and not this process before it. Fails only
     // for a leader of a group, which a terminal does not interrupt together with the heart.
     rustix::process::setsid().ok();
     rustix::thread::set_name(c"pm-shim-server")?;
     super::process::boot_id()?;
+    set_socket_timeout(control, Timeout::Recv, Some(FRESH))?;
     fork::set_urgency(Urgency::Patient);
     fork::let_kernel_reap();
     Ok(())
 }
 
-/// The waiting shim: takes one request and runs it.
-fn wait_for_request(control: BorrowedFd<'_>, taken: OwnedFd) -> io::Result<()> {
+/// The waiting shim: watches the run that its blank begins.
+fn run_shim(control: BorrowedFd<'_>, taken: OwnedFd) -> io::Result<()> {
+    // Standard input, where they arrive, is the application's from now on.
+    let requests = rustix::io::fcntl_dupfd_cloexec(control, FIRST_FREE)?;
     let prepared = Prepared::new()?;
     fork::set_urgency(Urgency::Prompt);
-    let mut path = [0_u8; REQUEST_MAX_BYTES];
-    let Some((run_directory, answer)) = receive(control, &mut path)? else {
-        return Ok(());
+    let request = loop {
+        match launch::wait(&prepared, requests.as_fd())? {
+            Request::Taken(request) => break request,
+            Request::Stale => {}
+            Request::Ended => return Ok(()),
+        }
     };
-    supervise::run(&run_directory, prepared, Some(answer), move || {
+    supervise::run(prepared, request, move || {
         fork::set_urgency(Urgency::Ordinary);
         // Without a server there is nobody to fork another, and this run goes on all the same.
         rustix::io::write(&taken, &std::process::id().to_ne_bytes()).ok();
-        drop(taken);
-        // Lets go of the control socket: it closes with the server and those that wait.
-        if let Ok(nothing) = File::open("/dev/null") {
-            rustix::stdio::dup2_stdin(nothing).ok();
-        }
+        // The control socket closes with the server and those that wait.
+        drop((taken, requests));
     })
-}
-
-/// The next request: a run directory and where to answer; `None` when there will be none.
-fn receive(control: BorrowedFd<'_>, path: &mut [u8]) -> io::Result<Option<(PathBuf, File)>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = loop {
-        let result = recvmsg(
-            control,
-            &mut [IoSliceMut::new(path)],
-            &mut ancillary,
-            RecvFlags::CMSG_CLOEXEC,
-        );
-        match result {
-            Err(rustix::io::Errno::INTR) => {}
-            result => break result?,
-        }
-    };
-    let answer = ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    });
-    Ok(answer.filter(|_| received.bytes > 0).map(|answer| {
-        let path = Path::new(OsStr::from_bytes(&path[..received.bytes]));
-        (path.to_owned(), File::from(answer))
-    }))
 }

@@ -21,10 +21,8 @@ use rustix::net::{
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::SERVER_DIRECTORY;
-use super::record::Started;
-use super::server::REQUEST_MAX_BYTES;
-use super::supervise::ANSWER_END;
+use super::launch::REQUEST_MAX_BYTES;
+use super::record::{ANSWER_END, Started};
 
 /// A server that died is replaced and asked again; when that one dies as well, it is no accident.
 const ATTEMPTS: usize = 3;
@@ -76,8 +74,7 @@ pub enum SpawnError {
 }
 
 impl Spawner {
-    /// A spawner that executes `shim_program` with `arguments` before the shim's own ones
-    /// (`--directory …`).
+    /// A spawner that executes `shim_program` with `arguments`, which lead to [`super::main`].
     #[must_use]
     pub fn new(shim_program: PathBuf, arguments: Vec<OsString>) -> Self {
         Self {
@@ -135,7 +132,6 @@ impl Spawner {
         )?;
         let process = Command::new(&self.shim_program)
             .args(&self.arguments)
-            .args(["--directory", SERVER_DIRECTORY])
             .env_clear()
             .current_dir("/")
             .stdin(server_end)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,9 @@ use super::lease::Lease;
 
 /// The file's name in the run directory.
 const FILE_NAME: &str = "specification.json";
+
+/// Larger than a specification is as a rule.
+const USUAL_BYTES: usize = 8 << 10;
 
 /// The variable that marks every process of one run; its value is in the specification file.
 pub(crate) const RUN_VARIABLE: &str = "PM_RUN";
@@ -101,7 +104,15 @@ pub(crate) fn remove(run_directory: &Path) -> io::Result<()> {
 impl StoredSpecification {
     /// Reads what [`Specification::write`] wrote.
     pub(crate) fn read(run_directory: &Path) -> io::Result<Self> {
-        let bytes = fs::read(run_directory.join(FILE_NAME))?;
+        let mut file = File::open(run_directory.join(FILE_NAME))?;
+        // In one piece, as a rule: someone waits for the application.
+        let mut bytes = vec![0; USUAL_BYTES];
+        let length = file.read(&mut bytes)?;
+        if length < bytes.len() {
+            bytes.truncate(length);
+        } else {
+            file.read_to_end(&mut bytes)?;
+        }
         Ok(serde_json::from_slice(&bytes)?)
     }
 }

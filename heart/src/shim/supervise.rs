@@ -1,6 +1,6 @@
 //! One run: launch, move output, wait, stop, clean up, record.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
@@ -15,11 +15,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use super::launch::{self, Streams};
-use super::lease::{Lease, Watched};
+use super::launch::{Launched, Running, Taken};
+use super::lease::Watched;
 use super::log::{Step, Writer};
 use super::prepare::Prepared;
-use super::process::ProcessIdentity;
 use super::record::{Ending, ExitRecord, ProcessRecord, Started};
 use super::specification::{Specification, StoredSpecification};
 use super::tree;
@@ -27,54 +26,44 @@ use super::tree;
 /// How long after a failed write of output the disk is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(1);
 
-/// Ends an answer; no JSON text holds it.
-pub(super) const ANSWER_END: u8 = b'\n';
-
-/// How long the records wait for the answer to be taken: some switches of tasks.
-const ANSWER_PAUSE: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 1_000_000,
-};
-
 /// The shim is small and losing it costs the application: the kernel takes it after all else.
 const SHIM_OUT_OF_MEMORY_SCORE: &str = "-900";
 
-/// Runs what the run directory's specification says, until nothing of it is left.
+/// Watches the run that `taken` asked for, until nothing of it is left.
 ///
-/// Tells `answer` as soon as the application has been executed, and calls `answered` a little later.
-/// A run that has been called off is not begun, or ended without a record as soon as that is seen.
+/// Answers as soon as the application has been executed, and calls `answered` a little later. A run
+/// that has been called off is ended without a record as soon as that is seen.
 ///
 /// # Errors
 /// When no record could be left; then nothing runs.
-pub(crate) fn run(
-    run_directory: &Path,
-    prepared: Prepared,
-    answer: Option<File>,
-    answered: impl FnOnce(),
-) -> io::Result<()> {
-    let shim = prepared.identity.clone();
-    let stored = StoredSpecification::read(run_directory);
-    // Looked at after the specification has been read: who still waits means this one.
-    if answer.as_ref().is_some_and(is_given_up) {
-        answered();
-        return Ok(());
-    }
-    let started = stored
-        .map_err(|error| format!("the specification could not be read: {error}"))
-        .and_then(|stored| Supervision::begin(stored, prepared, run_directory));
-    let mut supervision = match started {
-        Ok(supervision) => supervision,
-        Err(message) => {
+pub(crate) fn run(prepared: Prepared, taken: Taken, answered: impl FnOnce()) -> io::Result<()> {
+    let Taken {
+        run_directory,
+        mut answer,
+        launched,
+    } = taken;
+    let mut supervision = match launched {
+        Launched::Running(running) => {
+            drop(answer);
+            Supervision::new(&run_directory, *running, prepared)?
+        }
+        Launched::GivenUp => {
+            answered();
+            return Ok(());
+        }
+        Launched::Failed(message) => {
             let failure = Ending::LaunchFailed {
                 message: message.clone(),
             };
-            exit_record(failure, false, 0).write(run_directory)?;
-            tell(answer, &Started::Failed { shim, message });
+            exit_record(failure, false, 0).write(&run_directory)?;
+            let shim = prepared.identity;
+            let failed = Started::Failed { shim, message };
+            // Heard by nobody when the spawner has been killed meanwhile.
+            answer.write_all(&failed.line()).ok();
             answered();
             return Ok(());
         }
     };
-    tell(answer, &Started::Running(supervision.record.clone()));
     supervision.write_record();
     answered();
     // Needs a privilege that a developer's machine does not give; then the score stays ordinary.
@@ -82,34 +71,13 @@ pub(crate) fn run(
     let ending = supervision.wait();
     supervision.clean_up();
     if supervision.is_called_off {
-        return supervision.record.remove(run_directory);
+        return supervision.record.remove(&run_directory);
     }
     let lost = supervision.drain_output();
     let ending = supervision.ending.take().unwrap_or(ending);
     let mut record = exit_record(ending, supervision.deadline.is_some(), lost);
     record.cut_off = supervision.is_cut_off;
-    record.write(run_directory)
-}
-
-/// True when nobody waits for the answer any more.
-fn is_given_up(answer: &File) -> bool {
-    let mut events = [PollFd::new(answer, PollFlags::empty())];
-    poll(&mut events, Some(&Timespec::default())).is_ok()
-        && events[0].revents().contains(PollFlags::ERR)
-}
-
-/// Gives the answer, and the processor to who waits for it: what comes next can wait until it has
-/// been taken. A spawner that has been killed meanwhile does not hear it, and the application runs
-/// all the same.
-fn tell(answer: Option<File>, started: &Started) {
-    let Some(mut answer) = answer else { return };
-    let mut words = serde_json::to_vec(started).unwrap_or_default();
-    words.push(ANSWER_END);
-    if answer.write_all(&words).is_ok() {
-        // The other end is closed by a spawner that has read the answer.
-        let mut events = [PollFd::new(&answer, PollFlags::empty())];
-        poll(&mut events, Some(&ANSWER_PAUSE)).ok();
-    }
+    record.write(&run_directory)
 }
 
 /// An application that runs and is watched.
@@ -143,34 +111,23 @@ struct Supervision<'a> {
 }
 
 impl<'a> Supervision<'a> {
-    /// Launches the application; an error is a sentence for the user.
-    fn begin(
-        stored: StoredSpecification,
-        prepared: Prepared,
-        run_directory: &'a Path,
-    ) -> Result<Self, String> {
-        let streams = Streams {
-            input: prepared.application_input.as_fd(),
-            output: prepared.application_output.as_fd(),
-        };
-        let lease = match &stored.specification.lease {
-            Some(lease) => Some(hold(lease)?),
-            None => None,
-        };
-        let application = launch::launch(&stored, streams)?;
-        // It may have ended already, and is known all the same until it is reaped.
-        let identity = ProcessIdentity::of(application.as_raw_nonzero().get().unsigned_abs())
-            .map_err(|error| format!("the process could not be identified: {error}"))?;
+    fn new(run_directory: &'a Path, running: Running, prepared: Prepared) -> io::Result<Self> {
+        let Running {
+            stored,
+            lease,
+            record,
+            ..
+        } = running;
+        prepared.let_go_of_output()?;
+        let application = i32::try_from(record.application.pid).ok();
         Ok(Self {
             run_directory,
             specification: stored.specification,
             marker: stored.marker,
-            application,
-            record: ProcessRecord {
-                shim: prepared.identity,
-                application: identity,
-                output_pipe: prepared.output_inode,
-            },
+            application: application
+                .and_then(Pid::from_raw)
+                .ok_or(io::ErrorKind::InvalidData)?,
+            record,
             is_recorded: false,
             is_called_off: false,
             output: Some(prepared.output),
@@ -407,15 +364,6 @@ fn exit_record(ending: Ending, stop_requested: bool, output_lost: u64) -> ExitRe
         cut_off: false,
         output_lost,
     }
-}
-
-/// The lease of an exclusive instance, which nothing is started without.
-fn hold(lease: &Lease) -> Result<Watched, String> {
-    let unknown = |error| format!("whether the instance may run here cannot be read: {error}");
-    Watched::begin(lease).map_err(unknown)?.ok_or_else(|| {
-        "no pacemaker has been heard for too long: an exclusive instance may run elsewhere"
-            .to_owned()
-    })
 }
 
 fn ending_of(status: ExitStatus) -> Ending {

@@ -1,5 +1,6 @@
 //! The shim as its heart sees it: records, output, stopping, and what is left behind (nothing).
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
@@ -12,8 +13,8 @@ use heart::shim::{
 };
 
 use world::{
-    Run, Stranger, descendants, descriptors, eventually, kill, server_of_this_process,
-    write_escape_artists,
+    Run, Stranger, descendants, descriptors, eventually, kill, name_of, server_of_this_process,
+    state_of, write_escape_artists,
 };
 pub(crate) use world::{SmallDisk, shim_program};
 
@@ -321,8 +322,8 @@ fn many_cycles_leave_nothing() {
     let specification = run.shell("exit 0");
     run.start(&specification);
     run.wait_exit();
-    // The server and two shims that wait.
-    let is_at_rest = || descendants(std::process::id()).len() == 3;
+    // The server and two shims that wait, each with a blank.
+    let is_at_rest = || descendants(std::process::id()).len() == 5;
     eventually("the server is at rest", is_at_rest);
     let server = server_of_this_process();
     let baseline = (descriptors(std::process::id()), descriptors(server));
@@ -337,6 +338,40 @@ fn many_cycles_leave_nothing() {
         (descriptors(std::process::id()), descriptors(server)) == baseline && is_at_rest()
     });
     assert_eq!(run.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn what_waits_is_no_load_and_is_replaced_when_it_dies_or_has_waited_long() {
+    let run = Run::new();
+    let specification = run.shell("exit 0");
+    run.start(&specification);
+    let waiting = |name: &str| -> BTreeSet<u32> {
+        let all = descendants(std::process::id()).into_iter();
+        all.filter(|pid| name_of(*pid).as_deref() == Some(name))
+            .collect()
+    };
+    let mut seen = BTreeSet::new();
+    for name in ["pm-blank", "pm-shim"] {
+        let is_whole = || waiting("pm-blank").len() == 2 && waiting("pm-shim").len() == 2;
+        eventually("two shims wait", is_whole);
+        for pid in waiting(name) {
+            assert_eq!(state_of(pid), Some('S'), "what waits as D counts as load");
+            kill(pid);
+        }
+        seen.extend(waiting("pm-blank"));
+
+        run.start(&specification);
+
+        assert_eq!(run.wait_exit().ending, Ending::Exited { code: 0 });
+    }
+    seen.extend(waiting("pm-blank"));
+
+    eventually("the blanks are new ones", || {
+        let blanks = waiting("pm-blank");
+        blanks.len() == 2 && blanks.is_disjoint(&seen)
+    });
+    run.start(&specification);
+    assert_eq!(run.wait_exit().ending, Ending::Exited { code: 0 });
 }
 
 #[test]
