@@ -27,7 +27,7 @@ pub(crate) fn health(is_serving: bool) -> Response<ResponseBody> {
     } else {
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            "This router has no table yet, or is stopping.",
+            "This router has no table yet, is stopping, or was removed from its cluster.",
         )
     };
     let mut response = Response::new(ResponseBody::text(sentence));
@@ -70,11 +70,13 @@ pub(crate) enum Refusal {
     BackendTimeout,
     /// As many requests are at backends as this worker has descriptors for.
     Overloaded,
+    /// The cluster has removed this router's node: what it knew of applications may be anyone's now.
+    Removed,
 }
 
 impl Refusal {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::NoHost,
         Self::HostMismatch,
         Self::BadRequest,
@@ -89,6 +91,7 @@ impl Refusal {
         Self::BackendProtocol,
         Self::BackendTimeout,
         Self::Overloaded,
+        Self::Removed,
     ];
 
     /// Its place in [`ALL`](Self::ALL).
@@ -108,7 +111,7 @@ impl Refusal {
             Self::BadTransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::BadMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoBackend | Self::HoldExpired | Self::Overloaded => {
+            Self::NoBackend | Self::HoldExpired | Self::Overloaded | Self::Removed => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::BackendRefused | Self::BackendClosed | Self::BackendProtocol => {
@@ -153,6 +156,7 @@ impl Refusal {
             ),
             Self::BackendTimeout => ("backend_timeout", "The application did not answer in time."),
             Self::Overloaded => ("overloaded", "Too many requests are in progress here."),
+            Self::Removed => ("node_removed", "This router was removed from its cluster."),
         }
     }
 
@@ -171,7 +175,8 @@ impl Refusal {
             | Self::BackendClosed
             | Self::BackendProtocol
             | Self::BackendTimeout
-            | Self::Overloaded => false,
+            | Self::Overloaded
+            | Self::Removed => false,
         }
     }
 

@@ -63,7 +63,7 @@ pub(crate) fn serve(
                 tunnel.spawn(worker, client, record);
                 return Ok(response.map(ClientBody::Given));
             }
-            Err(Refusal::NoRoute) if is_health_question => {
+            Err(Refusal::NoRoute | Refusal::Removed) if is_health_question => {
                 let response = answer::health(worker.is_serving());
                 record.asked_for_health(response.status());
                 response

@@ -10,15 +10,18 @@
 //! A table is taken only when its generation is newer. It is *applied* when every worker uses it
 //! for new requests: each is woken, takes it and says so. The loop here never stops while the
 //! router runs; while no pacemaker answers it waits longer each time, and the last table serves.
+//!
+//! Only one thing takes the table away: the cluster's word, for a while, that this node was removed.
+//! Nobody tells such a router any more whose port is whose.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use common::id::{Generation, is_other_cluster};
 use common::routing_table::RoutingTable;
-use pacemaker_client::Client;
+use pacemaker_client::{Client, Error};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +33,11 @@ use crate::table_file::TableFile;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// The longest wait between watches: a cluster that comes back is seen this soon.
 const RETRY_MAX: Duration = Duration::from_secs(3);
+/// How long pacemakers must say that this node was removed until it is believed: one answer alone
+/// ends nothing that serves. As for hearts.
+const REMOVAL_BELIEVED_AFTER: Duration = Duration::from_secs(3);
+/// The wait between watches from then on.
+const REMOVED_WAIT: Duration = Duration::from_secs(60);
 /// Compiling so many routes takes a few milliseconds, too long for a thread that others share.
 const ROUTES_COMPILED_INLINE: usize = 2_000;
 
@@ -48,6 +56,8 @@ pub(crate) struct Tables {
     age_at_start: Duration,
     /// When a pacemaker last answered a watch, milliseconds since `started` plus one; 0 is never.
     contact_ms: AtomicU64,
+    /// True once the cluster has removed this node.
+    is_removed: AtomicBool,
 }
 
 /// How a worker hears of a newer table, and says that it uses it.
@@ -69,6 +79,7 @@ impl Tables {
             started: Instant::now(),
             age_at_start: Duration::ZERO,
             contact_ms: AtomicU64::new(0),
+            is_removed: AtomicBool::new(false),
         }
     }
 
@@ -101,11 +112,34 @@ impl Tables {
             true
         });
         if is_newer {
-            for worker in &self.workers {
-                worker.newer.notify_one();
-            }
+            self.is_removed.store(false, Ordering::SeqCst);
+            self.wake_workers();
         }
         is_newer
+    }
+
+    /// Takes the table away, because the cluster has removed this node; the cluster's id stays.
+    fn withdraw(&self) {
+        let nothing = RoutingTable {
+            cluster: self.cluster(),
+            ..RoutingTable::default()
+        };
+        self.is_removed.store(true, Ordering::SeqCst);
+        self.with_registry(|registry| {
+            self.current.store(Arc::new(registry.compile(&nothing)));
+        });
+        self.wake_workers();
+    }
+
+    /// True once the cluster has removed this node.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.is_removed.load(Ordering::Relaxed)
+    }
+
+    fn wake_workers(&self) {
+        for worker in &self.workers {
+            worker.newer.notify_one();
+        }
     }
 
     /// Resolves when a worker should look at the table again.
@@ -179,64 +213,125 @@ pub(crate) async fn follow(
 ) {
     let (keep, kept) = watch::channel(None);
     let keeper = tokio::spawn(keep_on_disk(file.clone(), kept));
-    let mut wait = Backoff::default();
-    // The first question is answered at once: it shows whose cluster this is.
-    let mut is_confirmed = false;
-    let mut is_reachable = true;
-    loop {
-        let held = tables.current.load().generation;
-        let after = if is_confirmed { held } else { Generation(0) };
-        let begun = Instant::now();
-        let answer = tokio::select! {
-            answer = client.watch_routes(after) => answer,
-            () = shutdown.cancelled() => break,
+    let following = Following {
+        tables,
+        file,
+        keep,
+        is_confirmed: false,
+        is_reachable: true,
+        removed: None,
+    };
+    following.run(&client, &shutdown).await;
+    if let Err(error) = keeper.await {
+        tracing::error!(%error, "the task that keeps the routing table failed");
+    }
+}
+
+/// What is known of the pacemakers that are watched.
+struct Following {
+    tables: Arc<Tables>,
+    file: TableFile,
+    keep: watch::Sender<Option<Arc<RoutingTable>>>,
+    /// The first question is answered at once: it shows whose cluster this is.
+    is_confirmed: bool,
+    is_reachable: bool,
+    /// Since when every answer has been that this node was removed.
+    removed: Option<Instant>,
+}
+
+impl Following {
+    async fn run(mut self, client: &Client, shutdown: &CancellationToken) {
+        let mut wait = Backoff::default();
+        loop {
+            let held = self.tables.current.load().generation;
+            let after = if self.is_confirmed {
+                held
+            } else {
+                Generation(0)
+            };
+            let begun = Instant::now();
+            let answer = tokio::select! {
+                answer = client.watch_routes(after) => answer,
+                () = shutdown.cancelled() => return,
+            };
+            if self.is_removed_by(&answer) {
+                let pause = tokio::time::timeout(REMOVED_WAIT, shutdown.cancelled());
+                if pause.await.is_ok() {
+                    return;
+                }
+                continue;
+            }
+            if self.take_answer(answer, begun).await {
+                self.is_reachable = true;
+                wait = Backoff::default();
+            } else if wait.pause(shutdown).await.is_break() {
+                return;
+            }
+        }
+    }
+
+    /// True once this node is known to be removed; then nothing is routed here any more.
+    fn is_removed_by(&mut self, answer: &Result<Option<RoutingTable>, Error>) -> bool {
+        self.removed = match answer {
+            Err(error) if error.is_removal() => self.removed.or_else(|| Some(Instant::now())),
+            // Who is not reached says nothing.
+            Err(error) if error.is_unreachable() => self.removed,
+            Ok(_) | Err(_) => None,
         };
-        let made_progress = match answer {
-            Ok(Some(table)) if tables.is_foreign(&table) => {
-                if is_reachable {
+        let since = self.removed.map(|since| since.elapsed());
+        if since.is_none_or(|since| since < REMOVAL_BELIEVED_AFTER) {
+            return false;
+        }
+        if !self.tables.is_removed() {
+            tracing::error!("this node was removed from its cluster: it routes nothing any more");
+            self.keep.send_replace(None);
+            self.file.discard();
+            self.tables.withdraw();
+            self.is_confirmed = false;
+        }
+        true
+    }
+
+    /// True when the answer to a question that was asked at `begun` was progress.
+    async fn take_answer(
+        &mut self,
+        answer: Result<Option<RoutingTable>, Error>,
+        begun: Instant,
+    ) -> bool {
+        let was_reachable = self.is_reachable;
+        match answer {
+            Ok(Some(table)) if self.tables.is_foreign(&table) => {
+                if was_reachable {
                     tracing::error!(
-                        own = tables.cluster(),
+                        own = self.tables.cluster(),
                         found = table.cluster,
                         "refused the routing table of another cluster; join this node anew, or point it at its own pacemakers"
                     );
                 }
-                is_reachable = false;
+                self.is_reachable = false;
                 false
             }
-            Ok(Some(table)) => {
-                tables.note_contact();
-                is_confirmed = true;
-                let made_progress = take(&tables, table, &file, &keep).await;
-                file.note_contact();
+            Ok(table) => {
+                self.tables.note_contact();
+                self.is_confirmed = true;
+                let made_progress = match table {
+                    Some(table) => take(&self.tables, table, &self.file, &self.keep).await,
+                    None => begun.elapsed() > RETRY_MAX,
+                };
+                self.file.note_contact();
                 made_progress
             }
-            Ok(None) => {
-                tables.note_contact();
-                file.note_contact();
-                is_confirmed = true;
-                begun.elapsed() > RETRY_MAX
-            }
             Err(error) => {
-                if is_reachable {
+                if was_reachable {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "cannot watch the routes; serving the last table"
                     );
                 }
-                is_reachable = false;
+                self.is_reachable = false;
                 false
             }
-        };
-        if made_progress {
-            is_reachable = true;
-            wait = Backoff::default();
-        } else if wait.pause(&shutdown).await.is_break() {
-            break;
         }
-    }
-    drop(keep);
-    if let Err(error) = keeper.await {
-        tracing::error!(%error, "the task that keeps the routing table failed");
     }
 }
 

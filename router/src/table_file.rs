@@ -103,6 +103,18 @@ impl TableFile {
             .unwrap_or_default()
     }
 
+    /// Forgets the table, so that no later start serves it.
+    pub(crate) fn discard(&self) {
+        for path in [&self.path, &self.early] {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::error!(path = %path.display(), %error, "a restart would serve an old table");
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
     /// Keeps the table where a restart of the router finds it; a power cut may lose it.
     pub(crate) fn save_early(&self, table: &RoutingTable) -> Result<(), SaveError> {
         let beside = self.early.with_extension("json.tmp");

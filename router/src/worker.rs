@@ -140,11 +140,17 @@ impl Worker {
         look(self.table.borrow_mut().load())
     }
 
-    /// True while it has a table, or knows that the cluster has none, and is not stopping.
+    /// True while it has a table, or knows that the cluster has none, and is neither stopping nor
+    /// removed.
     pub(crate) fn is_serving(&self) -> bool {
         let has_table = self.with_table(|table| table.generation > Generation(0));
         let knows = has_table || self.shared.tables.has_had_contact();
-        knows && !self.shared.stop.is_cancelled()
+        knows && !self.is_removed() && !self.shared.stop.is_cancelled()
+    }
+
+    /// True once the cluster has removed this router's node.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.shared.tables.is_removed()
     }
 
     pub(crate) fn statistics(&self) -> &WorkerStatistics {

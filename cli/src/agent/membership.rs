@@ -109,9 +109,9 @@ impl Membership {
                 };
             match found {
                 Ok(found) => self.keep_to(found),
-                // What serves is ended by the heart, when it has heard the same for a while.
+                // What serves is ended by heart and router, when they have heard the same for a while.
                 Err(error) if error.is_removal() => tracing::error!(
-                    "this node was removed from its cluster: its applications are stopped, its router serves an old table; end its agent"
+                    "this node was removed from its cluster: its applications are stopped, its router routes nothing any more; end its agent"
                 ),
                 Err(error) => {
                     tracing::debug!(error = chain(&error), "the pacemakers stay as known");

@@ -126,7 +126,10 @@ fn find(
     failed: &Failed,
 ) -> Found {
     let Some(route) = table.lookup(name.as_str()) else {
-        return Found::None(Refusal::NoRoute);
+        return Found::None(match worker.is_removed() {
+            true => Refusal::Removed,
+            false => Refusal::NoRoute,
+        });
     };
     let chosen = select::choose(route.backends.len(), worker.random.next(), |index| {
         let backend = &route.backends[index];

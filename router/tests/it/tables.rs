@@ -62,6 +62,50 @@ async fn tables_swapped_under_load_lose_no_request() {
 }
 
 #[tokio::test]
+async fn a_removed_router_routes_nothing_any_more_and_neither_does_its_next_start() {
+    let application = Application::start("one").await;
+    let world = World::start().await;
+    let routes = [("one.test", route(&[(1, application.address)]))];
+    world.publish(&routes).await;
+    // One answer alone ends nothing.
+    world.pacemaker.remove_node(true);
+    world.pacemaker.remove_node(false);
+    world.publish(&routes).await;
+    assert_eq!(world.text("one.test").await, "one");
+
+    world.pacemaker.remove_node(true);
+
+    let code = async |path| {
+        let answer = world.get("one.test", path).await;
+        let code = answer.headers().get("x-pm-router-error");
+        (
+            answer.status().as_u16(),
+            code.map(|code| code.to_str().unwrap().to_owned()),
+        )
+    };
+    in_time("the router believes it", async {
+        while code("/").await.0 == 200 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let removed = Some("node_removed".to_owned());
+    assert_eq!(code("/").await, (503, removed));
+    assert_eq!(code("/healthz").await, (503, None));
+    let directory = world.stop().await;
+    let nobody = "http://127.0.0.1:1";
+    let shutdown = CancellationToken::new();
+    let router = router::start(config(&directory, nobody), shutdown.clone())
+        .await
+        .unwrap();
+    let mut wire = Wire::connect(router.address).await;
+    wire.send("GET /healthz HTTP/1.1\r\nhost: one.test\r\n\r\n")
+        .await;
+    assert_eq!(wire.read_answer().await.unwrap().status, 503);
+    shutdown.cancel();
+}
+
+#[tokio::test]
 async fn a_restarted_router_serves_its_last_table_without_a_pacemaker() {
     let application = Application::start("one").await;
     let world = World::start().await;

@@ -28,6 +28,8 @@ struct Shared {
     cluster: Arc<Mutex<String>>,
     /// Tables given so far.
     tables: Arc<AtomicUsize>,
+    /// True while the router's node counts as removed.
+    removed: watch::Sender<bool>,
 }
 
 pub(crate) struct Pacemaker {
@@ -50,6 +52,7 @@ impl Pacemaker {
             reports: Arc::default(),
             cluster: Arc::default(),
             tables: Arc::default(),
+            removed: watch::Sender::new(false),
         })
         .await
     }
@@ -82,6 +85,11 @@ impl Pacemaker {
     /// Takes requests and answers none of them, or answers again.
     pub(crate) fn hang(&self, hangs: bool) {
         self.hanging.send_replace(hangs);
+    }
+
+    /// Answers from now on that the router's node was removed, or no longer.
+    pub(crate) fn remove_node(&self, is_removed: bool) {
+        self.shared.removed.send_replace(is_removed);
     }
 
     /// Whose the sender of the last report says to be.
@@ -152,8 +160,23 @@ async fn wait_while_hanging(
 
 async fn watch_routes(State(shared): State<Shared>, Query(query): Query<After>) -> Response {
     let mut table = shared.table.subscribe();
+    let mut removed = shared.removed.subscribe();
     let newer = table.wait_for(|table| table.generation > query.after);
-    match tokio::time::timeout(WATCH, newer).await {
+    let answer = tokio::select! {
+        biased;
+        _ = removed.wait_for(|is_removed| *is_removed) => {
+            let problem = serde_json::json!({
+                "type": "about:blank",
+                "title": "The node was removed from the cluster.",
+                "status": 403,
+                "code": "node_removed",
+                "detail": "Node 1 was removed.",
+            });
+            return (StatusCode::FORBIDDEN, Json(problem)).into_response();
+        }
+        answer = tokio::time::timeout(WATCH, newer) => answer,
+    };
+    match answer {
         Ok(Ok(table)) => {
             shared.tables.fetch_add(1, Ordering::SeqCst);
             Json(&*table).into_response()
