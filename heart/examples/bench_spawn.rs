@@ -2,7 +2,8 @@
 //!
 //! `bench_spawn ROUNDS STARTS`: each round is bare, managed, managed, bare (ABBA), STARTS of each,
 //! first with little and then with a gigabyte of memory touched by this process. A start is over
-//! when the program has been executed and its identity is known. Prints the table of
+//! when the program has been executed and its identity is known; the last column is the ratio of
+//! the times until the program has ended, which is what its user waits for. Prints the table of
 //! `scripts/bench-spawn`.
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use common::application::StopSignal;
 use common::id::InstanceId;
 use common::time::Span;
-use heart::shim::{LogLimits, ProcessIdentity, Spawner, Specification, Started};
+use heart::shim::{LogLimits, ProcessIdentity, ProcessRecord, Spawner, Specification, Started};
 
 /// What is started: does nothing.
 const PROGRAM: &str = "/bin/true";
@@ -34,8 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
-        "{:>10} {:>12} {:>12} {:>8} {:>16}",
-        "memory", "bare µs", "managed µs", "ratio", "spread"
+        "{:>10} {:>12} {:>12} {:>8} {:>14} {:>10}",
+        "memory", "bare µs", "managed µs", "ratio", "spread", "to its end"
     )?;
     for bytes in [SMALL_BYTES, LARGE_BYTES] {
         let memory = vec![1_u8; bytes];
@@ -44,6 +45,24 @@ fn main() -> Result<(), Box<dyn Error>> {
         drop(std::hint::black_box(memory));
     }
     bench.memory(&mut out)
+}
+
+/// From the call until the program has been executed, and until it has ended.
+#[derive(Clone, Copy, Default)]
+struct Times {
+    to_start: Duration,
+    to_end: Duration,
+}
+
+impl std::ops::Add for Times {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            to_start: self.to_start + other.to_start,
+            to_end: self.to_end + other.to_end,
+        }
+    }
 }
 
 struct Bench {
@@ -67,50 +86,56 @@ impl Bench {
         let mut bare = Vec::new();
         let mut managed = Vec::new();
         let mut ratios = Vec::new();
+        let mut ratios_to_end = Vec::new();
         for _ in 0..rounds {
             let first = self.measure(starts, false)?;
             let second = self.measure(starts, true)? + self.measure(starts, true)?;
             let first = first + self.measure(starts, false)?;
             let per_start = |time: Duration| time.as_secs_f64() * 1e6 / (2 * starts) as f64;
-            bare.push(per_start(first));
-            managed.push(per_start(second));
-            ratios.push(per_start(second) / per_start(first));
+            bare.push(per_start(first.to_start));
+            managed.push(per_start(second.to_start));
+            ratios.push(per_start(second.to_start) / per_start(first.to_start));
+            ratios_to_end.push(per_start(second.to_end) / per_start(first.to_end));
         }
-        for list in [&mut bare, &mut managed, &mut ratios] {
+        for list in [&mut bare, &mut managed, &mut ratios, &mut ratios_to_end] {
             list.sort_by(f64::total_cmp);
         }
         let middle = rounds / 2;
         Ok(format!(
-            "{:>12.0} {:>12.0} {:>8.2} {:>8.2} – {:.2}",
+            "{:>12.0} {:>12.0} {:>8.2} {:>6.2} – {:.2} {:>11.2}",
             bare[middle],
             managed[middle],
             ratios[middle],
             ratios[0],
-            ratios[rounds - 1]
+            ratios[rounds - 1],
+            ratios_to_end[middle],
         ))
     }
 
-    /// The time that `starts` starts take; what ends afterwards is waited for outside of it.
-    fn measure(&self, starts: usize, managed: bool) -> Result<Duration, Box<dyn Error>> {
-        let mut time = Duration::ZERO;
+    /// The times that `starts` starts take; what the shims do at the end is waited for outside.
+    fn measure(&self, starts: usize, managed: bool) -> Result<Times, Box<dyn Error>> {
+        let mut times = Times::default();
         for _ in 0..starts {
-            time += if managed {
-                self.managed_start()?
-            } else {
-                bare_start()?
-            };
+            times = times
+                + if managed {
+                    self.managed_start()?
+                } else {
+                    bare_start()?
+                };
         }
-        Ok(time)
+        Ok(times)
     }
 
-    fn managed_start(&self) -> Result<Duration, Box<dyn Error>> {
+    fn managed_start(&self) -> Result<Times, Box<dyn Error>> {
         let run = self.place.join("run");
         self.specification(&[PROGRAM]).write(&run)?;
         let begin = Instant::now();
-        let started = self.spawner.spawn(&run)?;
-        let time = begin.elapsed();
-        wait_end(&running(started)?)?;
-        Ok(time)
+        let record = running(self.spawner.spawn(&run)?)?;
+        let to_start = begin.elapsed();
+        wait_end(&record.application)?;
+        let to_end = begin.elapsed();
+        wait_end(&record.shim)?;
+        Ok(Times { to_start, to_end })
     }
 
     fn specification(&self, arguments: &[&str]) -> Specification {
@@ -135,7 +160,7 @@ impl Bench {
             let mut specification = self.specification(&["sleep", "1000"]);
             specification.log_directory = run.join("log");
             specification.write(&run)?;
-            shims.push((running(self.spawner.spawn(&run)?)?, run));
+            shims.push((running(self.spawner.spawn(&run)?)?.shim, run));
         }
         let (mut private, mut proportional) = (0, 0);
         for (shim, _) in &shims {
@@ -172,14 +197,14 @@ impl Drop for Bench {
     }
 }
 
-fn running(started: Started) -> Result<ProcessIdentity, Box<dyn Error>> {
+fn running(started: Started) -> Result<ProcessRecord, Box<dyn Error>> {
     match started {
-        Started::Running(record) => Ok(record.shim),
+        Started::Running(record) => Ok(record),
         Started::Failed { message, .. } => Err(message.into()),
     }
 }
 
-fn bare_start() -> Result<Duration, Box<dyn Error>> {
+fn bare_start() -> Result<Times, Box<dyn Error>> {
     let begin = Instant::now();
     let mut child = Command::new(PROGRAM)
         .env_clear()
@@ -188,10 +213,11 @@ fn bare_start() -> Result<Duration, Box<dyn Error>> {
         .stderr(Stdio::null())
         .spawn()?;
     let identity = ProcessIdentity::of(child.id())?;
-    let time = begin.elapsed();
+    let to_start = begin.elapsed();
     drop(identity);
     child.wait()?;
-    Ok(time)
+    let to_end = begin.elapsed();
+    Ok(Times { to_start, to_end })
 }
 
 fn wait_end(process: &ProcessIdentity) -> Result<(), Box<dyn Error>> {
