@@ -54,8 +54,8 @@ pub(crate) use tree::VANISH_LIMIT;
 /// The body of `pm shim`: the server that a [`Spawner`] asks for shims, over standard input; and,
 /// forked from it, each shim.
 ///
-/// Returns when the spawner is gone; in a shim, when nothing of the application is left. Fails only
-/// when no record could be left.
+/// Returns when the spawner is gone; in a shim, when nothing of the application is left. Fails when
+/// no record could be left, and when standard input is no socket or no shim can be made.
 #[must_use]
 pub fn main() -> ExitCode {
     match server::serve(rustix::stdio::stdin()) {

@@ -71,19 +71,15 @@ pub(super) fn fork() -> io::Result<Forked> {
 
 /// Sets the urgency of the calling process, as far as the kernel lets it: a start is right without.
 pub(super) fn set_urgency(urgency: Urgency) {
-    let (policy, flags, runtime) = match urgency {
-        Urgency::Prompt => (
-            libc::SCHED_OTHER,
-            libc::SCHED_FLAG_RESET_ON_FORK,
-            SHORTEST_SLICE,
-        ),
-        Urgency::Ordinary => (libc::SCHED_OTHER, 0, 0),
-        Urgency::Patient => (libc::SCHED_BATCH, 0, 0),
+    // Without the flag that resets all this at a fork: to clear it takes a privilege.
+    let (policy, runtime) = match urgency {
+        Urgency::Prompt => (libc::SCHED_OTHER, SHORTEST_SLICE),
+        Urgency::Ordinary => (libc::SCHED_OTHER, 0),
+        Urgency::Patient => (libc::SCHED_BATCH, 0),
     };
     let scheduling = Scheduling {
         size: u32::try_from(size_of::<Scheduling>()).unwrap_or_default(),
         policy: policy.unsigned_abs(),
-        flags: u64::from(flags.unsigned_abs()),
         runtime,
         ..Scheduling::default()
     };

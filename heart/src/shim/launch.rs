@@ -21,7 +21,6 @@
     reason = "a process that shares memory with its parent can only be made by hand"
 )]
 
-use std::convert::Infallible;
 use std::ffi::{CString, OsStr, c_int, c_void};
 use std::fs::File;
 use std::io::{self, IoSliceMut, Write as _};
@@ -30,7 +29,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -114,13 +113,13 @@ struct Page {
     _bytes: [u8; 4096],
 }
 
-/// What the two processes share.
+/// What the shim gives to its blank, and gets back.
 struct Shared<'a> {
-    /// The blank's process id while it borrows the memory; cleared and woken by the kernel.
-    borrower: AtomicU32,
     prepared: &'a Prepared,
     requests: BorrowedFd<'a>,
     request: Request,
+    /// False while `request` is written: a blank that is killed then leaves something torn.
+    is_whole: AtomicBool,
 }
 
 /// Makes a blank and waits for what becomes of it. The caller has one thread, and its standard
@@ -129,54 +128,57 @@ struct Shared<'a> {
 /// # Errors
 /// When it could not be made.
 pub(crate) fn wait(prepared: &Prepared, requests: BorrowedFd<'_>) -> io::Result<Request> {
-    let mut stack = vec![MaybeUninit::<Page>::uninit(); STACK_BYTES / size_of::<Page>()];
+    let mut stack = Stack::new()?;
     let mut shared = Shared {
-        borrower: AtomicU32::new(0),
         prepared,
         requests,
         request: Request::Ended,
+        is_whole: AtomicBool::new(true),
     };
     let shared = &raw mut shared;
+    // The blank's process id while it borrows the memory; cleared and woken by the kernel.
+    let borrower = AtomicU32::new(0);
     // SAFETY: the child runs on its own stack and is the only one of the two that runs: from here on
-    // this process, which has one thread, makes nothing but the system call that waits, until the
-    // kernel has cleared the word, and that is when the child has executed the program or ended. So
-    // what the child uses outlives its use, and nothing is touched by two at once: not what is
-    // passed here, nor the allocator or what else belongs to the thread. Descriptors are shared
-    // until then too; signals and directory are the child's own.
+    // this process, which has one thread, looks at the word, which is atomic, and makes the system
+    // call that waits, until the kernel has cleared the word, and that is when the child has executed
+    // the program or ended. So what the child uses outlives its use, and nothing else is touched by
+    // two at once: not what is passed here, nor the allocator or what else belongs to the thread.
+    // Descriptors are shared until then too; signals and directory are the child's own.
     let child = unsafe {
-        let word = &raw mut (*shared).borrower;
         libc::clone(
             enter,
-            stack.as_mut_ptr_range().end.cast(),
+            stack.top(),
             libc::CLONE_VM
                 | libc::CLONE_FILES
                 | libc::CLONE_PARENT_SETTID
                 | libc::CLONE_CHILD_CLEARTID
                 | libc::SIGCHLD,
             shared.cast(),
-            word,
+            borrower.as_ptr(),
             ptr::null_mut::<c_void>(),
-            word,
+            borrower.as_ptr(),
         )
     };
     if child == -1 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the word is an atomic number, and the only thing that is looked at while the child
-    // may run.
-    let word = unsafe { &(*shared).borrower };
     loop {
-        match word.load(Ordering::Acquire) {
+        match borrower.load(Ordering::Acquire) {
             0 => break,
             // Interrupted or woken: looked at again.
             value => {
-                futex::wait(word, futex::Flags::empty(), value, None).ok();
+                futex::wait(&borrower, futex::Flags::empty(), value, None).ok();
             }
         }
     }
     // SAFETY: the child has let go of the memory.
-    let request = unsafe { &mut (*shared).request };
-    if let Request::Taken(taken) = request
+    let shared = unsafe { &mut *shared };
+    let mut request = std::mem::replace(&mut shared.request, Request::Ended);
+    if !shared.is_whole.load(Ordering::Acquire) {
+        // Killed in the middle of writing it: not even to be dropped.
+        std::mem::forget(std::mem::replace(&mut request, Request::Ended));
+    }
+    if let Request::Taken(taken) = &request
         && let Launched::Running(running) = &taken.launched
     {
         tell(&taken.answer, &running.answer);
@@ -184,7 +186,40 @@ pub(crate) fn wait(prepared: &Prepared, requests: BorrowedFd<'_>) -> io::Result<
         // It ends, and was never the application.
         rustix::process::waitpid(Pid::from_raw(child), WaitOptions::empty())?;
     }
-    Ok(std::mem::replace(request, Request::Ended))
+    Ok(request)
+}
+
+/// The stack of a blank, above a page that ends who runs over it.
+struct Stack(Vec<MaybeUninit<Page>>);
+
+impl Stack {
+    fn new() -> io::Result<Self> {
+        let pages = STACK_BYTES / size_of::<Page>();
+        let mut stack = Self(vec![MaybeUninit::uninit(); pages]);
+        stack.protect(libc::PROT_NONE)?;
+        Ok(stack)
+    }
+
+    fn top(&mut self) -> *mut c_void {
+        self.0.as_mut_ptr_range().end.cast()
+    }
+
+    fn protect(&mut self, protection: c_int) -> io::Result<()> {
+        // SAFETY: the lowest page of our own memory, which nobody reads or writes meanwhile.
+        match unsafe { libc::mprotect(self.0.as_mut_ptr().cast(), size_of::<Page>(), protection) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if self.protect(libc::PROT_READ | libc::PROT_WRITE).is_err() {
+            // Memory that may not be touched must not be given back.
+            std::mem::forget(std::mem::take(&mut self.0));
+        }
+    }
 }
 
 /// Gives the answer before all else, because someone waits, and then the processor to him: what
@@ -204,7 +239,7 @@ extern "C" fn enter(shared: *mut c_void) -> c_int {
     let shared = unsafe { &mut *shared.cast::<Shared<'_>>() };
     // What fails here leaves no request, and the shim learns it that way.
     if let Ok(blank) = Blank::new(shared.prepared) {
-        blank.serve(shared.requests, &mut shared.request).ok();
+        blank.serve(shared).ok();
     }
     // SAFETY: ends this process alone, without what the shim has registered for its own end.
     unsafe { libc::_exit(FAILURE) }
@@ -219,6 +254,8 @@ struct Blank {
 
 impl Blank {
     fn new(prepared: &Prepared) -> io::Result<Self> {
+        // Until it waits, this is work ahead of its need.
+        fork::set_urgency(Urgency::Patient);
         rustix::process::setsid()?;
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         let parent = rustix::process::getppid();
@@ -227,10 +264,8 @@ impl Blank {
             // The shim died before the line above took effect; nobody would ever stop this process.
             return Err(io::ErrorKind::NotFound.into());
         }
-        rustix::thread::set_name(c"pm-blank")?;
         // The shim has blocked what it reads as events. Dispositions are the default ones already.
         nix::sys::signal::SigSet::empty().thread_set_mask()?;
-        fork::set_urgency(Urgency::Prompt);
         let record = ProcessRecord {
             shim: prepared.identity.clone(),
             application: ProcessIdentity::current()?,
@@ -238,15 +273,17 @@ impl Blank {
         };
         let answer = Started::Running(record.clone()).line();
         rehearse();
+        fork::set_urgency(Urgency::Prompt);
+        rustix::thread::set_name(c"pm-blank")?;
         Ok(Self { record, answer })
     }
 
     /// Waits for a request and serves it; returns only when nothing has been executed.
-    fn serve(self, requests: BorrowedFd<'_>, place: &mut Request) -> io::Result<()> {
-        let (run_directory, answer) = match receive(requests) {
+    fn serve(self, shared: &mut Shared<'_>) -> io::Result<()> {
+        let (run_directory, answer) = match receive(shared.requests) {
             // The server has limited the wait.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                *place = Request::Stale;
+                shared.put(Request::Stale);
                 return Ok(());
             }
             received => match received? {
@@ -258,42 +295,67 @@ impl Blank {
             .map_err(|error| format!("the specification could not be read: {error}"));
         // Looked at after the specification has been read: who still waits means this one.
         let is_given_up = is_given_up(&answer);
-        let launched = place.insert_taken(run_directory, answer);
+        let taken = Taken {
+            run_directory,
+            answer,
+            launched: Launched::GivenUp,
+        };
         if is_given_up {
+            shared.put(Request::Taken(taken));
             return Ok(());
         }
-        let Err(message) = stored.and_then(|stored| self.execute(stored, launched));
-        *launched = Launched::Failed(message);
+        match stored.and_then(|stored| self.prepare(stored)) {
+            Ok(running) => execute(shared, taken, running),
+            Err(message) => shared.put(Request::Taken(Taken {
+                launched: Launched::Failed(message),
+                ..taken
+            })),
+        }
         Ok(())
     }
 
-    /// Executes the program; a failure is a sentence for the user.
-    fn execute(
-        self,
-        stored: StoredSpecification,
-        launched: &mut Launched,
-    ) -> Result<Infallible, String> {
+    /// Does all that comes before the execution; a failure is a sentence for the user.
+    fn prepare(self, stored: StoredSpecification) -> Result<Running, String> {
         let specification = &stored.specification;
         let lease = specification.lease.as_ref().map(hold).transpose()?;
         let plan = Plan::new(&stored).map_err(|error| describe(specification, &error))?;
         std::env::set_current_dir(&specification.directory)
             .map_err(|error| describe(specification, &error))?;
-        // Said beforehand, because afterwards this process is another.
-        *launched = Launched::Running(Box::new(Running {
+        Ok(Running {
             stored,
             lease,
             record: self.record,
             answer: self.answer,
             plan,
-        }));
-        fork::set_urgency(Urgency::Ordinary);
-        match launched {
-            Launched::Running(running) => {
-                let error = running.plan.execute().into();
-                Err(describe(&running.stored.specification, &error))
-            }
-            Launched::GivenUp | Launched::Failed(_) => unreachable!("it has just been set"),
-        }
+        })
+    }
+}
+
+impl Shared<'_> {
+    /// Says what has become of the request, all of it or nothing.
+    fn put(&mut self, request: Request) {
+        self.is_whole.store(false, Ordering::SeqCst);
+        self.request = request;
+        self.is_whole.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Executes the program; returns only when that has failed, which it says.
+fn execute(shared: &mut Shared<'_>, taken: Taken, running: Running) {
+    // Said beforehand, because afterwards this process is another.
+    shared.put(Request::Taken(Taken {
+        launched: Launched::Running(Box::new(running)),
+        ..taken
+    }));
+    fork::set_urgency(Urgency::Ordinary);
+    if let Request::Taken(taken) = &mut shared.request
+        && let Launched::Running(running) = &taken.launched
+    {
+        let error = running.plan.execute().into();
+        let message = describe(&running.stored.specification, &error);
+        shared.is_whole.store(false, Ordering::SeqCst);
+        taken.launched = Launched::Failed(message);
+        shared.is_whole.store(true, Ordering::SeqCst);
     }
 }
 
@@ -301,21 +363,6 @@ fn describe(specification: &Specification, error: &io::Error) -> String {
     let program = specification.arguments.first().map_or("", String::as_str);
     let directory = specification.directory.display();
     format!("`{program}` could not be executed in {directory}: {error}")
-}
-
-impl Request {
-    /// Becomes a request that has been taken, of which nothing has become yet.
-    fn insert_taken(&mut self, run_directory: PathBuf, answer: File) -> &mut Launched {
-        *self = Self::Taken(Taken {
-            run_directory,
-            answer,
-            launched: Launched::GivenUp,
-        });
-        match self {
-            Self::Taken(taken) => &mut taken.launched,
-            Self::Stale | Self::Ended => unreachable!("it has just been set"),
-        }
-    }
 }
 
 /// The next request: a run directory and where to answer; `None` when there will be none.

@@ -22,7 +22,7 @@ pub(crate) struct Prepared {
     /// The pipe for the application's output, and its inode.
     pub(super) output: OwnedFd,
     pub(super) output_inode: u64,
-    /// What the application reads, and its output until it has been executed: nothing.
+    /// What the application reads, and where the shim's own streams lead once it has been executed.
     pub(super) nothing: File,
 }
 

@@ -162,7 +162,7 @@ impl Spawner {
 }
 
 impl Drop for Server {
-    /// Ends and reaps the server. Shims are not concerned, but for the one that waits.
+    /// Ends and reaps the server. Shims are not concerned, but for those that wait.
     fn drop(&mut self) {
         // Fails only when the server has ended, and then the wait returns at once.
         self.process.kill().ok();
@@ -194,7 +194,7 @@ fn ask(control: &OwnedFd, run_directory: &Path) -> Result<Option<Vec<u8>>, Spawn
         Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => return Ok(None),
         Err(errno) => return Err(SpawnError::Ask(errno.into())),
     }
-    // The shim alone holds it now, so its death is the end of the file here.
+    // Only shim and blank hold it now, so their death is the end of the file here.
     drop(answer_sender);
     wait_readable(&answer)?;
     read_answer(&mut File::from(answer)).map_err(SpawnError::Ask)

@@ -1,4 +1,4 @@
-//! One run: launch, move output, wait, stop, clean up, record.
+//! One run, once its application has been executed: move output, wait, stop, clean up, record.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -31,8 +31,9 @@ const SHIM_OUT_OF_MEMORY_SCORE: &str = "-900";
 
 /// Watches the run that `taken` asked for, until nothing of it is left.
 ///
-/// Answers as soon as the application has been executed, and calls `answered` a little later. A run
-/// that has been called off is ended without a record as soon as that is seen.
+/// The spawner knows of an application that runs; it is told here of one that could not be executed.
+/// Calls `answered` when that, or the record, has been written. A run that has been called off is
+/// ended without a record as soon as that is seen.
 ///
 /// # Errors
 /// When no record could be left; then nothing runs.
@@ -55,13 +56,13 @@ pub(crate) fn run(prepared: Prepared, taken: Taken, answered: impl FnOnce()) -> 
             let failure = Ending::LaunchFailed {
                 message: message.clone(),
             };
-            exit_record(failure, false, 0).write(&run_directory)?;
+            let written = exit_record(failure, false, 0).write(&run_directory);
             let shim = prepared.identity;
             let failed = Started::Failed { shim, message };
             // Heard by nobody when the spawner has been killed meanwhile.
             answer.write_all(&failed.line()).ok();
             answered();
-            return Ok(());
+            return written;
         }
     };
     supervision.write_record();

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::id::InstanceId;
@@ -21,6 +22,8 @@ pub(crate) use world::{SmallDisk, shim_program};
 mod world;
 
 const INSTANCE: InstanceId = InstanceId(42);
+/// Shims that wait when nothing is to be done.
+const WAITING: usize = 4;
 
 #[test]
 fn output_is_kept_across_rotation_without_a_gap() {
@@ -322,8 +325,8 @@ fn many_cycles_leave_nothing() {
     let specification = run.shell("exit 0");
     run.start(&specification);
     run.wait_exit();
-    // The server and two shims that wait, each with a blank.
-    let is_at_rest = || descendants(std::process::id()).len() == 5;
+    // The server and the shims that wait, each with a blank.
+    let is_at_rest = || descendants(std::process::id()).len() == 1 + 2 * WAITING;
     eventually("the server is at rest", is_at_rest);
     let server = server_of_this_process();
     let baseline = (descriptors(std::process::id()), descriptors(server));
@@ -352,10 +355,11 @@ fn what_waits_is_no_load_and_is_replaced_when_it_dies_or_has_waited_long() {
     };
     let mut seen = BTreeSet::new();
     for name in ["pm-blank", "pm-shim"] {
-        let is_whole = || waiting("pm-blank").len() == 2 && waiting("pm-shim").len() == 2;
-        eventually("two shims wait", is_whole);
+        let is_whole = || ["pm-blank", "pm-shim"].map(|name| waiting(name).len()) == [WAITING; 2];
+        eventually("all shims wait", is_whole);
         for pid in waiting(name) {
-            assert_eq!(state_of(pid), Some('S'), "what waits as D counts as load");
+            // What waits as `D` counts as load.
+            eventually("it sleeps", || state_of(pid) == Some('S'));
             kill(pid);
         }
         seen.extend(waiting("pm-blank"));
@@ -368,10 +372,35 @@ fn what_waits_is_no_load_and_is_replaced_when_it_dies_or_has_waited_long() {
 
     eventually("the blanks are new ones", || {
         let blanks = waiting("pm-blank");
-        blanks.len() == 2 && blanks.is_disjoint(&seen)
+        blanks.len() == WAITING && blanks.is_disjoint(&seen)
     });
     run.start(&specification);
     assert_eq!(run.wait_exit().ending, Ending::Exited { code: 0 });
+}
+
+#[test]
+fn an_application_has_an_ordinary_place_on_the_processor_whatever_the_heart_may_do() {
+    // A heart that may not raise anyone's priority may not take back every setting either.
+    let arguments = ["--bounding-set", "-sys_nice"].map(Into::into);
+    let shim = [shim_program().into(), "shim".into()];
+    let arguments = arguments.into_iter().chain(shim).collect();
+    let spawner = Spawner::new("/usr/bin/setpriv".into(), arguments);
+    let look = "chrt -p $$ | sed 's/.*: //'; grep slice /proc/$$/sched; true";
+    let bare = Command::new("setpriv")
+        .args(["--bounding-set", "-sys_nice", "sh", "-c", look])
+        .output()
+        .unwrap();
+    let run = Run::with_spawner(spawner.into());
+
+    run.start(&run.shell(look));
+    run.wait_exit();
+
+    assert_eq!(run.output(), String::from_utf8(bare.stdout).unwrap());
+    assert!(
+        run.output().starts_with("SCHED_OTHER\n"),
+        "{}",
+        run.output()
+    );
 }
 
 #[test]
