@@ -171,13 +171,15 @@ pub(crate) fn wait(prepared: &Prepared, requests: BorrowedFd<'_>) -> io::Result<
             }
         }
     }
-    // SAFETY: the child has let go of the memory.
-    let shared = unsafe { &mut *shared };
-    let mut request = std::mem::replace(&mut shared.request, Request::Ended);
-    if !shared.is_whole.load(Ordering::Acquire) {
-        // Killed in the middle of writing it: not even to be dropped.
-        std::mem::forget(std::mem::replace(&mut request, Request::Ended));
-    }
+    // SAFETY: the child has let go of the memory. Killed in the middle of writing what became of the
+    // request, it has left something that is not even to be dropped, and is written over.
+    let shared = unsafe {
+        if !(*shared).is_whole.load(Ordering::Acquire) {
+            (&raw mut (*shared).request).write(Request::Ended);
+        }
+        &mut *shared
+    };
+    let request = std::mem::replace(&mut shared.request, Request::Ended);
     if let Request::Taken(taken) = &request
         && let Launched::Running(running) = &taken.launched
     {
